@@ -1,0 +1,1 @@
+"""Where videos and labels come from; each source yields the same ``Cohort``."""

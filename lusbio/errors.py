@@ -1,0 +1,44 @@
+"""The errors a person can mend: bad tables, bad videos, bad leaks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class LusbioError(ValueError):
+    """Anything wrong with what was handed in; the command line prints it and exits with 1."""
+
+
+class CohortError(LusbioError):
+    """A cohort's table or folder is not usable.
+
+    Args:
+        where: The file or folder the problems are in.
+        problems: All of them, one line each.
+    """
+
+    def __init__(self, where: str | Path, problems: Sequence[str]):
+        self.where = str(where)
+        self.problems = tuple(problems)
+        super().__init__("\n".join(f"{self.where}: {problem}" for problem in self.problems))
+
+
+class VideoError(LusbioError):
+    """A file does not decode to a video.
+
+    Args:
+        path: The file.
+        reason: Why, in a few words.
+    """
+
+    def __init__(self, path: str | Path, reason: str):
+        self.path = Path(path)
+        self.reason = reason
+        size = f"{self.path.stat().st_size:,} bytes" if self.path.is_file() else "no such file"
+        super().__init__(f"{self.path} ({size}): {reason}")
+
+    def __reduce__(self):
+        return type(self), (self.path, self.reason)
+
+
+class LeakageError(LusbioError):
+    """A patient or group stands on both sides of a split."""

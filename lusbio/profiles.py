@@ -1,0 +1,77 @@
+"""How big: ``smoke`` for tests, ``laptop`` for two cores, ``paper`` for the published settings."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The sizes of one way to run everything.
+
+    Attributes:
+        name: ``"smoke"``, ``"laptop"`` or ``"paper"``.
+        frames: Frames of a clip, T.
+        image_size: Height and width of a frame in pixels.
+        epochs: Epochs of a training.
+        clips_per_epoch: Clips of an epoch; None means every video of the oversampled training set
+            once.
+        batch_size: Clips of a training batch.
+        learning_rate: Adam's (peak) learning rate.
+        schedule: ``"plateau"`` (halved when validation accuracy stalls) or ``"one_cycle"``.
+        validation_clips: Clips per video when an epoch is validated.
+        evaluation_clips: Clips per video in the predictions that are kept.
+        initial_weights: ``"imagenet"`` (where the file can be had, else from scratch) or
+            ``"scratch"``.
+        patients: Patients of the synthetic cohort.
+        video_size: Height and width of its videos in pixels.
+        video_frames: Fewest and most frames of its videos.
+        bootstrap_draws: Draws of patients behind every interval.
+    """
+
+    name: str
+    frames: int
+    image_size: int
+    epochs: int
+    clips_per_epoch: int | None
+    batch_size: int
+    learning_rate: float
+    schedule: str
+    validation_clips: int
+    evaluation_clips: int
+    initial_weights: str
+    patients: int
+    video_size: int
+    video_frames: tuple[int, int]
+    bootstrap_draws: int
+
+
+PROFILES: dict[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        Profile("smoke", 4, 32, 1, 24, 8, 1e-3, "one_cycle", 1, 1, "scratch", 24, 64, (12, 16), 50),
+        Profile("laptop", 8, 64, 10, 320, 8, 1e-3, "one_cycle", 1, 2, "imagenet", 189, 96, (24, 40), 1000),
+        Profile("paper", 15, 224, 100, None, 4, 1e-4, "plateau", 4, 4, "imagenet", 189, 224, (60, 150), 1000),
+    )
+}
+"""All profiles by name. Source of ``paper``: Gare et al. 2022, Section 3; the others are
+engineering choices sized for two cores."""
+
+
+def find_profile(name: str) -> Profile:
+    """The profile of a name.
+
+    Args:
+        name: A key of ``PROFILES``.
+
+    Returns:
+        The profile.
+
+    Raises:
+        ValueError: If there is no such profile; names the value and the possible ones.
+
+    Example:
+        >>> find_profile("paper").image_size
+        224
+    """
+    if name not in PROFILES:
+        raise ValueError(f"profile {name!r} is not one of {', '.join(PROFILES)}")
+    return PROFILES[name]
