@@ -98,7 +98,9 @@ def tidy_table(table: pd.DataFrame) -> pd.DataFrame:
     for column in (*NUMBER_COLUMNS, *BIOMARKER_NAMES):
         numbers = pd.to_numeric(table[column], errors="coerce").astype("float64")
         unreadable = numbers.isna() & table[column].notna()
-        table[column] = table[column].astype(object).where(unreadable, numbers) if unreadable.any() else numbers
+        table[column] = (
+            table[column].astype(object).where(unreadable, numbers) if unreadable.any() else numbers
+        )
     if "patient_id" in table:
         table["group_id"] = table["group_id"].where(table["group_id"].notna(), table["patient_id"])
     if pd.api.types.is_float_dtype(table["sf_value"]):
@@ -133,7 +135,9 @@ def table_problems(table: pd.DataFrame) -> list[str]:
     for patient, found in groups.items():
         if len(found) > 1:
             listed = ", ".join(repr(g) for g in sorted(found))
-            problems.append(f"patient_id {patient!r} stands in {len(found)} groups ({listed}); a patient belongs to one")
+            problems.append(
+                f"patient_id {patient!r} stands in {len(found)} groups ({listed}); a patient belongs to one"
+            )
     return problems
 
 

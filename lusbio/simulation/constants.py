@@ -1,0 +1,146 @@
+"""Every number of the simulator that decides who has what, in one place.
+
+Numbers with a source name it; all others are engineering choices, set so that the rates that do have a source come
+out right (``targets.summarise_targets`` prints both). None was ever chosen by looking at what a network scores.
+"""
+
+from dataclasses import dataclass
+
+from lusbio.vocabulary import TASKS
+
+VERSION = "1"
+"""Part of every cohort's parameters: a change of labels or pixels changes it, and cohorts are made anew."""
+
+HEALTHY, COVID, ILD, AIRWAY, EDEMA, OTHER_LUNG, NON_LUNG = TASKS["disease"].classes
+
+VIDEOS_PER_PATIENT = 718 / 189
+"""Source: Gare et al. 2022, Section 2: 718 videos of 189 patients, at least 2 each."""
+FEWEST_VIDEOS, MOST_VIDEOS = 2, 12
+
+ZONES = ("R1", "L1", "R2", "L2", "R3", "L3")
+"""Upper anterior (1), lower anterior (2) and basal (3) points of both sides, as in the BLUE protocol."""
+ZONE_SHIFT = {"1": -0.3, "2": 0.0, "3": 0.3}
+"""Grades of severity added by the zone: anterior better, basal worse."""
+
+
+@dataclass(frozen=True)
+class DiseaseRates:
+    """What one disease does to a patient.
+
+    Attributes:
+        prior: Share of the patients.
+        a_profile_only: Probability that a patient shows nothing but an A-profile: every video is of grade 0, with
+            two isolated B-lines at most.
+        severity: Mean of the severity latent (in grades) of patients with more than an A-profile.
+        b_lines: Probability that a patient (with more than an A-profile) has B-lines in any video.
+        irregular: The same for an indented or broken pleural line.
+        thick: The same for a pleural line of 2 mm or more, among patients with an irregular one...
+        thick_alone: ...and among the others.
+        consolidation: The same for consolidation.
+        effusion: The same for effusion.
+        isolated_b: Probability of one or two isolated B-lines in a video of grade 0.
+    """
+
+    prior: float
+    a_profile_only: float
+    severity: float
+    b_lines: float
+    irregular: float
+    thick: float
+    thick_alone: float
+    consolidation: float
+    effusion: float
+    isolated_b: float
+
+
+RATES: dict[str, DiseaseRates] = {
+    HEALTHY: DiseaseRates(0.15, 0.70, 0.90, 0.80, 0.40, 0.20, 0.05, 0.05, 0.05, 0.25),
+    COVID: DiseaseRates(0.28, 0.00, 1.20, 0.97, 0.60, 0.733, 0.25, 0.39, 0.14, 0.55),
+    ILD: DiseaseRates(0.08, 0.00, 1.20, 0.80, 0.78, 0.64, 0.28, 0.05, 0.05, 0.40),
+    AIRWAY: DiseaseRates(0.12, 0.86, 0.90, 0.80, 0.30, 0.20, 0.05, 0.15, 0.05, 0.10),
+    EDEMA: DiseaseRates(0.14, 0.00, 1.30, 1.00, 0.18, 0.50, 0.085, 0.00, 0.95, 0.60),
+    OTHER_LUNG: DiseaseRates(0.14, 0.00, 1.60, 0.90, 1.00, 0.60, 0.00, 0.83, 0.67, 0.45),
+    NON_LUNG: DiseaseRates(0.09, 0.65, 0.90, 0.80, 0.35, 0.20, 0.05, 0.10, 0.15, 0.25),
+}
+"""Sources: rates per patient of cardiogenic edema, ILD, asthma/COPD, COVID and ARDS-like disease from the literature
+digest in the simulator's specification; ``thick`` is set so that the specified rates of thick and of abnormal
+(irregular or thick) pleura both come out. Healthy and non-lung: "mostly A-profile"; the rest are choices."""
+
+PATIENT_SD = 0.55
+"""Between patients of one disease, in grades of severity."""
+VIDEO_SD = 0.80
+"""Between videos of one patient beyond the zone, in grades."""
+A_PROFILE_SEVERITY = (-0.10, 0.28)
+"""Mean and SD of the severity latent of a video of a patient with nothing but an A-profile."""
+TRAIT_LOADING = {"b_lines": 0.4, "irregular": 0.4, "thick": 0.3, "consolidation": 0.6, "effusion": 0.2}
+"""Correlation of having a trait at all with the patient's aeration loss."""
+
+SF_LOADING = -0.45
+"""Correlation of the latent of S/F with the patient's aeration loss; the rest is comorbidity, independent."""
+SF_CENTRE, SF_SCALE = 0.95, 0.75
+"""Mean and SD of the aeration loss (in grades) over the patients of all diseases."""
+SF_QUANTILES = (0.0, 0.1, 0.3, 0.6, 1.0)
+SF_EDGES = (80.0, 180.0, 275.0, 430.0, 476.0)
+"""Cumulated shares of the S/F ranges from worst to best and their limits; 476 is 100 % on room air."""
+
+# --- findings given the grade (index 0..3) -----------------------------------------------------------------------
+A_LINES = (0.83, 0.88, 0.66, 0.22)
+"""P(A-lines) by true grade, where white lung or effusion do not forbid them."""
+A_LINES_BOLD = (0.70, 0.50, 0.35, 0.25)
+A_LINES_STACKED = {1: 0.25, 2: 0.55}
+"""P(also stacked) of weak (1) and bold (2) A-lines."""
+A_LINES_WIDE = 0.55
+QUALIFIERS = {
+    1: {"separate": 0.72, "indent": 0.55},
+    2: {"coalescent": 0.50, "break": 0.55, "small consolidation": 0.60},
+    3: {"white": 0.55, "large consolidation": 0.80},
+}
+"""What makes a video of this grade; drawn until there is at least one among those the patient can have."""
+B_BESIDE = (0.0, 0.55, 0.50, 0.45)
+"""P(some separate B-lines) where no B-line was drawn as a qualifier, by grade."""
+INDENT_BESIDE = (0.0, 0.0, 0.40, 0.40)
+BREAK_BESIDE = (0.0, 0.0, 0.0, 0.45)
+THICK = (0.25, 0.50, 0.60, 0.60)
+"""P(thick pleura) by grade in patients who have it."""
+SMALL_BESIDE_LARGE = 0.3
+EFFUSION_BY_ZONE = {"1": 0.05, "2": 0.15, "3": 0.60}
+SUB_PLEURAL_ORIGIN = 0.25
+"""P(B-lines start below the pleural line)."""
+
+# --- raters ------------------------------------------------------------------------------------------------------
+TRAINEE_SEVERITY = (0.3, 0.3)
+SPECIALIST_SEVERITY = (-0.1, 0.5)
+"""Bias and SD of a rater's severity in grades: 56 % exact agreement between the two (Gare et al. 2022)."""
+LOCATION_NOISE = 0.015
+"""SD of a rater's estimate of where the pleura lies, as a share of the depth."""
+FLAG_ERROR = 0.05
+"""P(a rater gets "also stacked" or "also wide" wrong)."""
+ORIGIN_ERROR = 0.06
+
+
+@dataclass(frozen=True)
+class RaterErrors:
+    """How a rater errs on one single-choice group.
+
+    Attributes:
+        seen: P(first option that is present | none): seen though absent.
+        missed: P(none | first option that is present).
+        step: P(a neighbouring option) among the options that are present.
+    """
+
+    seen: float
+    missed: float
+    step: float
+
+
+RATER_ERRORS: dict[str, RaterErrors] = {
+    "A-lines": RaterErrors(0.04, 0.09, 0.10),
+    "B-lines": RaterErrors(0.045, 0.10, 0.08),
+    "pleural thickness": RaterErrors(0.14, 0.30, 0.25),
+    "pleural indent": RaterErrors(0.05, 0.25, 0.15),
+    "pleural break": RaterErrors(0.04, 0.25, 0.15),
+    "consolidation": RaterErrors(0.035, 0.30, 0.15),
+    "effusion": RaterErrors(0.035, 0.40, 0.15),
+}
+"""Set so that kappa against the truth is .9 (A-lines), .9 (B-lines), .75 (consolidation), .7 (effusion), .7 (pleural
+abnormality) and .5 (pleural thickness)."""

@@ -1,0 +1,316 @@
+"""Videos in, grey frames out: decode once, keep the frames, write videos.
+
+The only module that opens or writes a video file.
+"""
+
+import io
+import json
+import sys
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lusbio.errors import CohortError, VideoError
+from lusbio.files import atomic_path, file_sha256, write_json
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mpeg", ".mpg", ".gif", ".webm", ".dcm", ".npy")
+"""File types that can be read, lower case."""
+
+MISSING_FRAMES_TOLERATED = 0.1
+"""Share of the announced frames that may be missing. Edit lists of mov files hide up to 9 % of the
+frames of intact public videos; a larger gap means a truncated file. (Engineering choice.)"""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video turned out to be when it was decoded.
+
+    Attributes:
+        frames: Frames that decode.
+        announced_frames: Frames that the container announces; None when it does not say.
+        height: Stored height in pixels.
+        width: Stored width in pixels.
+        fps: Frames per second; None when the file does not say.
+    """
+
+    frames: int
+    announced_frames: int | None
+    height: int
+    width: int
+    fps: float | None
+
+
+def decode_video(path: Path, size: int) -> np.ndarray:
+    """Decode a video to small square grey frames.
+
+    The frame is resized by area averaging to a square, whatever its aspect, as the paper does.
+
+    Args:
+        path: A file of one of ``VIDEO_SUFFIXES``: a video, a DICOM multi-frame object, or an array
+            of shape (N, H, W) or (N, H, W, 3), uint8.
+        size: Height and width of the frames, in pixels.
+
+    Returns:
+        uint8 array (N, size, size), N >= 1, 0 is black.
+
+    Raises:
+        VideoError: If the file is missing, is not a video, or is truncated (fewer than 90 % of the
+            announced frames decode); names path, bytes and reason.
+    """
+    return _read_video(path, size)[0]
+
+
+def read_video_info(path: Path) -> VideoInfo:
+    """Decode a video to learn its true frame count and properties.
+
+    Args:
+        path: As for ``decode_video``.
+
+    Returns:
+        Its properties.
+
+    Raises:
+        VideoError: As for ``decode_video``.
+    """
+    return _read_video(path, 16)[1]
+
+
+def _read_video(path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if not path.is_file():
+        raise VideoError(path, "cannot be opened")
+    if suffix not in VIDEO_SUFFIXES:
+        raise VideoError(path, f"file type {suffix!r} is not one of {', '.join(VIDEO_SUFFIXES)}")
+    if path.stat().st_size == 0:
+        raise VideoError(path, "is empty")
+    if suffix == ".npy":
+        return _read_array(path, size)
+    if suffix == ".dcm":
+        return _read_dicom(path, size)
+    return _read_container(path, path, size)
+
+
+def _read_container(source: Path | io.BytesIO, path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
+    """Decode through imageio's pyav plugin, frame by frame: ``imread`` makes up frames that are missing."""
+    import av
+    import imageio.v3 as iio
+
+    try:
+        shrink = [("scale", f"{size}:{size}:flags=area")]
+        frames = list(iio.imiter(source, plugin="pyav", format="gray", filter_sequence=shrink))
+        if isinstance(source, io.BytesIO):
+            source.seek(0)
+        announced, height, width = iio.improps(source, plugin="pyav").shape[:3]
+        if isinstance(source, io.BytesIO):
+            source.seek(0)
+        fps = iio.immeta(source, plugin="pyav").get("fps")
+    except (OSError, av.error.FFmpegError, StopIteration, IndexError, ValueError) as error:
+        raise VideoError(path, f"does not decode as a video ({_first_line(error)})") from error
+    if not frames:
+        raise VideoError(path, "holds no frames")
+    info = VideoInfo(len(frames), announced or None, height, width, float(fps) if fps else None)
+    if info.announced_frames and info.frames < (1 - MISSING_FRAMES_TOLERATED) * info.announced_frames:
+        raise VideoError(
+            path, f"only {info.frames} of {info.announced_frames} announced frames decode; is it truncated?"
+        )
+    return np.stack(frames), info
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+
+
+def _read_array(path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
+    try:
+        frames = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise VideoError(path, f"is not a NumPy array ({_first_line(error)})") from error
+    return _shrink(frames, path, size, None)
+
+
+def _read_dicom(path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
+    """Read a DICOM multi-frame object; MPEG streams inside one go through the video decoder."""
+    import pydicom
+    from pydicom.encaps import generate_frames
+    from pydicom.pixels import pixel_array
+
+    try:
+        dicom = pydicom.dcmread(path)
+        interval_ms = dicom.get("FrameTime")
+        fps = 1000 / float(interval_ms) if interval_ms else None
+        if (
+            "MPEG" in dicom.file_meta.TransferSyntaxUID.name
+            or "HEVC" in dicom.file_meta.TransferSyntaxUID.name
+        ):
+            stream = io.BytesIO(next(generate_frames(dicom.PixelData, number_of_frames=1)))
+            return _read_container(stream, path, size)
+        frames = pixel_array(dicom)
+        if frames.dtype != np.uint8:
+            frames = (
+                (frames.astype(np.float64) * 255 / (2 ** int(dicom.BitsStored) - 1))
+                .clip(0, 255)
+                .astype(np.uint8)
+            )
+        colour = int(dicom.get("SamplesPerPixel", 1)) > 1
+        single = frames.ndim == (3 if colour else 2)
+    except (
+        pydicom.errors.InvalidDicomError,
+        AttributeError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        OSError,
+    ) as error:
+        raise VideoError(path, f"is not a readable DICOM image ({_first_line(error)})") from error
+    return _shrink(frames[None] if single else frames, path, size, fps)
+
+
+def _shrink(frames: np.ndarray, path: Path, size: int, fps: float | None) -> tuple[np.ndarray, VideoInfo]:
+    """Whole frames to (N, size, size) by area averaging."""
+    from PIL import Image
+
+    colour = frames.ndim == 4 and frames.shape[-1] == 3
+    if frames.dtype != np.uint8 or not (frames.ndim == 3 or colour) or 0 in frames.shape:
+        raise VideoError(
+            path, f"holds {frames.dtype} of shape {frames.shape}, expected uint8 (N, H, W) or (N, H, W, 3)"
+        )
+    small = [
+        np.asarray(Image.fromarray(f).convert("L").resize((size, size), Image.Resampling.BOX)) for f in frames
+    ]
+    return np.stack(small), VideoInfo(len(frames), len(frames), frames.shape[1], frames.shape[2], fps)
+
+
+def encode_video(frames: np.ndarray, path: Path, fps: float) -> None:
+    """Write grey frames as an H.264 mp4; the same frames always give the same bytes.
+
+    Args:
+        frames: uint8 array (N, H, W); H and W even.
+        path: The ``.mp4`` file; its folder is made, and it appears only when complete.
+        fps: Frames per second.
+
+    Raises:
+        ValueError: If the frames are not uint8 (N, H, W) of even height and width.
+    """
+    import av
+
+    if (
+        frames.dtype != np.uint8
+        or frames.ndim != 3
+        or frames.shape[1] % 2
+        or frames.shape[2] % 2
+        or not len(frames)
+    ):
+        raise ValueError(
+            f"frames are {frames.dtype} {frames.shape}, expected uint8 (N, H, W) with even H and W"
+        )
+    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        # One thread: with more, x264 cuts frames into slices and the bytes depend on the machine.
+        stream = container.add_stream(
+            "h264", rate=round(fps), options={"crf": "18", "preset": "veryfast", "threads": "1"}
+        )
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        stream.codec_context.thread_count = 1
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
+        container.mux(stream.encode())
+
+
+@dataclass(frozen=True)
+class CachedVideo:
+    """A decoded video on disk.
+
+    Attributes:
+        frames_path: ``.npy`` file, uint8 (N, size, size).
+        sha256: Of the original file's bytes.
+        info: What the original turned out to be.
+    """
+
+    frames_path: Path
+    sha256: str
+    info: VideoInfo
+
+    def load(self) -> np.ndarray:
+        """The frames as a read-only memory map, uint8 (N, size, size)."""
+        return np.load(self.frames_path, mmap_mode="r", allow_pickle=False)
+
+
+class FrameCache:
+    """Decoded frames, one array per video, found by the content of the file and the frame size.
+
+    Any number of processes may use one folder: a file appears there only when complete, under a
+    name that its content decides.
+
+    Args:
+        folder: Where the arrays lie.
+        size: Height and width of the frames, in pixels.
+    """
+
+    def __init__(self, folder: Path, size: int):
+        self.folder = Path(folder)
+        self.size = size
+
+    def prepare(self, paths: Sequence[Path], workers: int = 1) -> list[CachedVideo]:
+        """Decode what is not decoded yet, and check what is.
+
+        Args:
+            paths: Video files.
+            workers: Threads that decode.
+
+        Returns:
+            One entry per path, in the same order.
+
+        Raises:
+            CohortError: With one line for every file that does not decode.
+        """
+
+        def attempt(path: Path) -> CachedVideo | VideoError:
+            try:
+                return self._prepare_one(Path(path))
+            except VideoError as error:
+                return error
+
+        with ThreadPoolExecutor(max(1, workers)) as pool:
+            results = list(_with_progress(pool.map(attempt, paths), len(paths)))
+        broken = [str(result) for result in results if isinstance(result, VideoError)]
+        if broken:
+            raise CohortError("videos", broken)
+        return results
+
+    def _prepare_one(self, path: Path) -> CachedVideo:
+        if not path.is_file():
+            raise VideoError(path, "cannot be opened")
+        sha256 = file_sha256(path)
+        # Readers differ by file type, and one content under two names may be read by two of them.
+        stem = f"{sha256[:32]}-{path.suffix.lower().lstrip('.')}-{self.size}"
+        frames_path, notes_path = self.folder / f"{stem}.npy", self.folder / f"{stem}.json"
+        info = _read_notes(frames_path, notes_path)
+        if info is None:
+            frames, info = _read_video(path, self.size)
+            with atomic_path(frames_path) as temporary:
+                np.save(temporary, frames)
+            write_json({**asdict(info), "crc32": zlib.crc32(frames)}, notes_path)
+        return CachedVideo(frames_path, sha256, info)
+
+
+def _read_notes(frames_path: Path, notes_path: Path) -> VideoInfo | None:
+    """The notes of a cached video, or None when it is absent or its frames are not what was written."""
+    try:
+        notes = json.loads(notes_path.read_text())
+        intact = zlib.crc32(np.load(frames_path, allow_pickle=False)) == notes.pop("crc32")
+        return VideoInfo(**notes) if intact else None
+    except (OSError, ValueError, TypeError, KeyError, EOFError):
+        return None
+
+
+def _with_progress(results: Iterator, total: int) -> Iterator:
+    """Pass results through; show a bar when a person watches and there is something to wait for."""
+    from tqdm import tqdm
+
+    return tqdm(
+        results, "decoding", total, unit="video", leave=False, delay=1, disable=not sys.stderr.isatty()
+    )

@@ -1,0 +1,197 @@
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lusbio.errors import CohortError, VideoError
+from lusbio.videos import VIDEO_SUFFIXES, FrameCache, decode_video, encode_video, read_video_info
+
+
+def moving_bar(n_frames: int = 20, size: int = 64) -> np.ndarray:
+    """A bright bar that moves down one pixel per frame: uint8 (n_frames, size, size)."""
+    frames = np.full((n_frames, size, size), 40, np.uint8)
+    for t in range(n_frames):
+        frames[t, 10 + t : 16 + t] = 220
+    return frames
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    encode_video(moving_bar(), tmp_path / "bar.mp4", 25)
+    return tmp_path / "bar.mp4"
+
+
+def test_what_is_encoded_is_decoded(video):
+    decoded = decode_video(video, 64)
+    assert decoded.shape == (20, 64, 64) and decoded.dtype == np.uint8
+    assert np.abs(decoded.astype(int) - moving_bar()).mean() < 3
+    info = read_video_info(video)
+    assert (info.frames, info.announced_frames, info.height, info.width, info.fps) == (20, 20, 64, 64, 25.0)
+
+
+def test_resizing_averages_areas(video):
+    large, small = decode_video(video, 64), decode_video(video, 16)
+    averaged = large.reshape(20, 16, 4, 16, 4).mean((2, 4))
+    assert np.abs(averaged - small).max() <= 2
+
+
+def test_the_same_frames_give_the_same_bytes(video, tmp_path):
+    encode_video(moving_bar(), tmp_path / "again.mp4", 25)
+    assert (tmp_path / "again.mp4").read_bytes() == video.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".mov", ".avi", ".mpeg", ".gif", ".webm"])
+def test_other_containers_decode(suffix, tmp_path):
+    import av
+
+    codec = {".mpeg": "mpeg1video", ".gif": "gif", ".webm": "vp9", ".avi": "mpeg4", ".mov": "h264"}[suffix]
+    pixels = {".gif": "rgb8"}.get(suffix, "yuv420p")
+    path = tmp_path / f"bar{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 64, pixels
+        for frame in moving_bar():
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(frame, format="gray").reformat(format=pixels))
+            )
+        container.mux(stream.encode())
+    assert np.abs(decode_video(path, 64).astype(int) - moving_bar()).mean() < 12
+
+
+def test_arrays_and_colour_arrays_decode(tmp_path):
+    np.save(tmp_path / "grey.npy", moving_bar())
+    np.save(tmp_path / "colour.npy", np.repeat(moving_bar()[..., None], 3, -1))
+    assert (decode_video(tmp_path / "grey.npy", 64) == moving_bar()).all()
+    assert (decode_video(tmp_path / "colour.npy", 64) == moving_bar()).all()
+
+
+def dicom_file(path: Path, frames: np.ndarray) -> Path:
+    import pydicom
+    from pydicom.uid import ExplicitVRLittleEndian, UltrasoundMultiFrameImageStorage
+
+    dicom = pydicom.Dataset()
+    dicom.file_meta = pydicom.dataset.FileMetaDataset()
+    dicom.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dicom.file_meta.MediaStorageSOPClassUID = UltrasoundMultiFrameImageStorage
+    dicom.file_meta.MediaStorageSOPInstanceUID = dicom.SOPInstanceUID = pydicom.uid.generate_uid(
+        entropy_srcs=["bar"]
+    )
+    dicom.SOPClassUID = UltrasoundMultiFrameImageStorage
+    dicom.NumberOfFrames, dicom.Rows, dicom.Columns = frames.shape
+    dicom.SamplesPerPixel, dicom.PhotometricInterpretation = 1, "MONOCHROME2"
+    dicom.BitsAllocated = dicom.BitsStored = 8
+    dicom.HighBit, dicom.PixelRepresentation, dicom.FrameTime = 7, 0, "50"
+    dicom.PixelData = frames.tobytes()
+    dicom.save_as(path, enforce_file_format=True)
+    return path
+
+
+def test_dicom_multi_frame_decodes(tmp_path):
+    path = dicom_file(tmp_path / "bar.dcm", moving_bar())
+    assert (decode_video(path, 64) == moving_bar()).all()
+    assert read_video_info(path).fps == 20.0
+
+
+def broken_files(folder: Path, good: Path) -> dict[str, Path]:
+    """One file for each way of being broken, by the reason that the error must give."""
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "text.mp4").write_text("this is not a video\n" * 50)
+    (folder / "half.mp4").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    (folder / "notes.txt").write_text("hello")
+    (folder / "text.dcm").write_text("hello " * 100)
+    np.save(folder / "floats.npy", np.zeros((3, 4, 4)))
+    import av
+
+    with av.open(str(folder / "whole.avi"), "w") as container:
+        stream = container.add_stream("rawvideo", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 64, "bgr24"
+        for frame in np.tile(moving_bar(), (5, 1, 1)):
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(frame, format="gray").reformat(format="bgr24"))
+            )
+        container.mux(stream.encode())
+    whole = (folder / "whole.avi").read_bytes()
+    # Cut between two frames: nothing but the announced count tells that something is missing.
+    (folder / "truncated.avi").write_bytes(whole[: whole.rindex(b"00d", 0, len(whole) // 2)])
+    names = {
+        "is empty": "empty.mp4", "does not decode": "text.mp4", "does not decode as a video": "half.mp4",
+        "file type '.txt'": "notes.txt", "not a readable DICOM": "text.dcm", "expected uint8": "floats.npy",
+        "announced frames decode": "truncated.avi", "cannot be opened": "absent.mp4",
+    }  # fmt: skip
+    return {reason: folder / name for reason, name in names.items()}
+
+
+def test_every_broken_file_is_named_with_its_reason(video, tmp_path):
+    for reason, path in broken_files(tmp_path, video).items():
+        with pytest.raises(VideoError) as caught:
+            decode_video(path, 32)
+        assert reason in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_the_cache_lists_all_broken_files_and_keeps_the_good_one(video, tmp_path):
+    cache = FrameCache(tmp_path / "cache", 32)
+    broken = broken_files(tmp_path, video)
+    with pytest.raises(CohortError) as caught:
+        cache.prepare([video, *broken.values()])
+    assert len(caught.value.problems) == len(broken)
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
+
+
+def test_the_cache_decodes_once(video, tmp_path):
+    cache = FrameCache(tmp_path / "cache", 32)
+    (first,) = cache.prepare([video])
+    written = first.frames_path.stat().st_mtime_ns
+    shutil.copy(video, tmp_path / "same_content.mp4")
+    (second,) = cache.prepare([tmp_path / "same_content.mp4"])
+    assert second == first and second.frames_path.stat().st_mtime_ns == written
+    assert isinstance(first.load(), np.memmap) and (first.load() == decode_video(video, 32)).all()
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+def test_a_damaged_cache_is_rebuilt(video, tmp_path, damage):
+    cache = FrameCache(tmp_path / "cache", 32)
+    (entry,) = cache.prepare([video])
+    content = bytearray(entry.frames_path.read_bytes())
+    if damage == "truncate":
+        entry.frames_path.write_bytes(content[:500])
+    elif damage == "flip":
+        content[-1] ^= 255
+        entry.frames_path.write_bytes(content)
+    else:
+        entry.frames_path.unlink()
+    assert (cache.prepare([video])[0].load() == decode_video(video, 32)).all()
+
+
+def _prepare(folder: Path, video: Path) -> int:
+    return FrameCache(folder, 32).prepare([video])[0].load().shape[0]
+
+
+def test_several_processes_share_a_cache(video, tmp_path):
+    with ProcessPoolExecutor(2) as pool:
+        assert list(pool.map(_prepare, [tmp_path / "cache"] * 4, [video] * 4)) == [20] * 4
+    assert not list((tmp_path / "cache").glob("*.tmp*"))
+
+
+def test_frames_must_be_even_and_bytes(tmp_path):
+    with pytest.raises(ValueError, match="even H and W"):
+        encode_video(np.zeros((2, 5, 4), np.uint8), tmp_path / "odd.mp4", 25)
+    with pytest.raises(ValueError, match="float64"):
+        encode_video(np.zeros((2, 4, 4)), tmp_path / "float.mp4", 25)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not os.environ.get("LUSBIO_DATA"), reason="LUSBIO_DATA is not set")
+def test_every_real_video_decodes_to_the_frames_that_another_decoder_counts():
+    import av
+
+    videos = [
+        p for p in sorted(Path(os.environ["LUSBIO_DATA"]).rglob("*")) if p.suffix.lower() in VIDEO_SUFFIXES
+    ]
+    assert videos
+    for path in videos:
+        with av.open(str(path)) as container:
+            counted = sum(1 for _ in container.decode(video=0))
+        assert read_video_info(path).frames == counted, path.name
