@@ -39,12 +39,12 @@ _SIZED = (
 )
 
 
-def _sized(group: str, prefix: str, noun: str) -> list[tuple[str, str, str, str]]:
+def _sized(group: str, prefix: str, noun: str, nouns: str) -> list[tuple[str, str, str, str]]:
     """The five size options that indents, breaks and consolidations share."""
     sentences = (
         f"No {noun} is seen.",
-        f"One or two {noun}s narrower than 5 mm.",
-        f"Three or more {noun}s narrower than 5 mm.",
+        f"One or two {nouns} narrower than 5 mm.",
+        f"Three or more {nouns} narrower than 5 mm.",
         f"The largest {noun} is 5 to 10 mm wide.",
         f"The largest {noun} is wider than 10 mm.",
     )
@@ -110,9 +110,9 @@ _ROWS = [
         "bottom third",
         "The pleural line lies in the bottom third of the image.",
     ),
-    *_sized("pleural indent", "pleural_indent", "indent of the pleural line"),
-    *_sized("pleural break", "pleural_break", "break of the pleural line"),
-    *_sized("consolidation", "consolidation", "consolidation"),
+    *_sized("pleural indent", "pleural_indent", "indent of the pleural line", "indents of the pleural line"),
+    *_sized("pleural break", "pleural_break", "break of the pleural line", "breaks of the pleural line"),
+    *_sized("consolidation", "consolidation", "consolidation", "consolidations"),
     ("effusion_none", "effusion", "none", "No fluid between the pleural layers."),
     ("effusion_small", "effusion", "< 5 mm", "A layer of fluid thinner than 5 mm."),
     ("effusion_large", "effusion", "> 5 mm", "A layer of fluid thicker than 5 mm."),

@@ -1,0 +1,173 @@
+"""Is this cohort usable, and what is in it? Every problem at once, then a description."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+
+from lusbio import paths
+from lusbio.cohorts.covid_blues import load_covid_blues
+from lusbio.cohorts.folder import TABLE_FILE, path_problems
+from lusbio.cohorts.pocovid import load_pocovid
+from lusbio.cohorts.table import Cohort, read_table
+from lusbio.errors import CohortError, LusbioError, VideoError
+from lusbio.files import file_sha256
+from lusbio.videos import VideoInfo, read_video_info
+from lusbio.vocabulary import BIOMARKER_GROUPS, TASKS, group_names
+
+LOADERS = {"covid_blues": load_covid_blues, "pocovid": load_pocovid}
+"""Loaders of the public cohorts, which lie in ``data_folder()`` under their names."""
+
+
+def check_cohort(name_or_folder: str | Path) -> list[str]:
+    """Look for everything that is wrong with a cohort: table, files, frames, leaks.
+
+    Every video is decoded, which takes some 0.1 s each.
+
+    Args:
+        name_or_folder: ``"covid_blues"``, ``"pocovid"``, or a folder with a ``cohort.csv``
+            (a relative path starts at the checkout).
+
+    Returns:
+        One line per problem, all of them; empty when the cohort is good.
+    """
+    if str(name_or_folder) in LOADERS:
+        name = str(name_or_folder)
+        try:
+            cohort = LOADERS[name](paths.data_folder() / name)
+        except CohortError as error:
+            return str(error).splitlines()
+        return video_problems(cohort.table, cohort.folder)
+    return _folder_problems(paths.ROOT / Path(name_or_folder).expanduser())
+
+
+def _folder_problems(folder: Path) -> list[str]:
+    """Problems of a folder of one's own; a wrong table does not hide the wrong videos."""
+    try:
+        table = read_table(folder / TABLE_FILE)
+        problems = []
+    except CohortError as error:
+        problems = list(error.problems)
+        table = _read_anyway(folder / TABLE_FILE)
+    return problems + path_problems(table, folder) + video_problems(table, folder)
+
+
+def _read_anyway(path: Path) -> pd.DataFrame:
+    """The columns that lead to videos, from a table that did not pass; empty if there are none."""
+    columns = ["video_id", "path", "group_id", "patient_id"]
+    try:
+        table = pd.read_csv(path, dtype=str, encoding="utf-8-sig").reindex(columns=columns).astype(object)
+    except (OSError, ValueError):
+        return pd.DataFrame(columns=columns)
+    table["group_id"] = table["group_id"].where(table["group_id"].notna(), table["patient_id"])
+    inside = table["path"].map(
+        lambda p: isinstance(p, str) and not (Path(p).is_absolute() or ".." in Path(p).parts)
+    )
+    return table[inside.astype(bool)]
+
+
+def video_problems(table: pd.DataFrame, folder: Path) -> list[str]:
+    """Videos that do not decode, and equal files that a split could part.
+
+    Args:
+        table: One row per video: ``video_id``, ``path``, ``group_id``. Rows without a file are
+            passed over.
+        folder: Where the paths start.
+
+    Returns:
+        One line per problem.
+    """
+    is_here = table["path"].map(lambda path: isinstance(path, str) and (folder / path).is_file())
+    here = table[is_here.astype(bool)]
+    files = [folder / path for path in here["path"]]
+    problems = []
+    owners = defaultdict(list)
+    for video, group, file, info in zip(
+        here["video_id"], here["group_id"], files, _decode(files), strict=True
+    ):
+        if isinstance(info, VideoError):
+            problems.append(f"video {video!r}: {info}")
+        owners[file_sha256(file)].append((video, group))
+    for same in owners.values():
+        if len({group for _, group in same}) > 1:
+            listed = ", ".join(f"{video!r} (group {group!r})" for video, group in same)
+            problems.append(f"the same file in several groups, which a split may part: {listed}")
+    return problems
+
+
+def _decode(files: list[Path]) -> list[VideoInfo | VideoError]:
+    """What every file turned out to be, in order; shows a bar when a person watches."""
+    from tqdm import tqdm
+
+    def attempt(file: Path) -> VideoInfo | VideoError:
+        try:
+            return read_video_info(file)
+        except VideoError as error:
+            return error
+
+    with ThreadPoolExecutor(2) as pool:
+        infos = pool.map(attempt, files)
+        return list(tqdm(infos, "decoding", len(files), unit="video", leave=False, delay=1, disable=None))
+
+
+def describe_cohort(cohort: Cohort, infos: Sequence[VideoInfo] | None = None) -> str:
+    """What is in a cohort, for a person to read.
+
+    Args:
+        cohort: A cohort whose videos are all there.
+        infos: What decoding each video showed, where that is known; None decodes them.
+
+    Returns:
+        Some 25 lines of plain text, ending without a newline: videos, patients, groups; classes per
+        task; biomarkers known; probes; frames; notes.
+
+    Raises:
+        LusbioError: If a video does not decode; ``check_cohort`` finds all of them.
+    """
+    table = cohort.table
+    kind = "simulated" if cohort.simulated else "real"
+    lines = [f"{cohort.name} ({kind}): {_counted(table)}, {table['group_id'].nunique()} groups", ""]
+    for task in TASKS.values():
+        known = table.dropna(subset=[task.name])
+        if known.empty:
+            lines.append(f"{task.title}: no labels")
+            continue
+        lines.append(f"{task.title}:")
+        for name in task.classes:
+            lines.append(f"  {name:<28}{_counted(known[known[task.name] == name])}")
+        if len(known) < len(table):
+            lines.append(f"  {'unlabelled':<28}{_counted(table[table[task.name].isna()])}")
+    lines += ["", "Biomarkers (present / absent / unknown, summed over the group's options):"]
+    for group in BIOMARKER_GROUPS:
+        bits = table[list(group_names(group))]
+        counts = [int((bits == 1).sum().sum()), int((bits == 0).sum().sum()), int(bits.isna().sum().sum())]
+        lines.append(f"  {group:<28}{' / '.join(map(str, counts))}")
+    lines += ["", f"Probes: {_probes(table)}", f"Frames: {_frames(infos or _decode_all(cohort))}"]
+    lines += [f"Note: {note}" for note in cohort.notes]
+    return "\n".join(lines)
+
+
+def _counted(table: pd.DataFrame) -> str:
+    return f"{len(table)} videos of {table['patient_id'].nunique()} patients"
+
+
+def _probes(table: pd.DataFrame) -> str:
+    counts = table["probe"].fillna("unknown").value_counts()
+    return ", ".join(f"{count} {probe}" for probe, count in counts.items())
+
+
+def _decode_all(cohort: Cohort) -> list[VideoInfo]:
+    infos = _decode(cohort.video_paths())
+    for info in infos:
+        if isinstance(info, VideoError):
+            raise LusbioError(f"cohort {cohort.name!r} cannot be described: {info}")
+    return infos
+
+
+def _frames(infos: Sequence[VideoInfo]) -> str:
+    frames = [info.frames for info in infos]
+    text = f"{min(frames)} to {max(frames)} per video, {sum(frames)} in all"
+    fewer = sum(info.announced_frames is not None and info.frames < info.announced_frames for info in infos)
+    return text + (f"; {fewer} videos decode to fewer than their file announces" if fewer else "")

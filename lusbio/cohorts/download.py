@@ -1,0 +1,350 @@
+"""Fetching the public cohorts: pinned commits, checksums, and what is missing said once.
+
+Nothing is fetched unless somebody asks (``lusbio fetch``). ``registry/<name>.csv`` lists path,
+bytes and sha256 of every upstream file; a file counts as present only when its bytes are those.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+import pandas as pd
+
+from lusbio import paths
+from lusbio.errors import CohortError, LusbioError
+from lusbio.files import file_sha256
+from lusbio.videos import VIDEO_SUFFIXES
+
+EMERGENCY_LICENSE = "COVID-19 emergency license"
+"""Licence of some POCOVID videos that allows use only during the pandemic: left out unless asked for."""
+
+REGISTRY_FOLDER = Path(__file__).with_name("registry")
+
+LOST_CONNECTIONS = 3
+"""Files in a row that fail for want of a connection before the rest is not tried. (Engineering choice.)"""
+
+NOT_TRIED = "not tried"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a public cohort comes from.
+
+    Attributes:
+        name: Its name and folder, e.g. ``"pocovid"``.
+        repository: GitHub repository, ``owner/name``.
+        commit: The commit that the checksums belong to.
+        prefix: Start of the upstream paths that the local folder does without.
+        licence: Under which terms it may be used.
+        citation: What to cite.
+    """
+
+    name: str
+    repository: str
+    commit: str
+    prefix: str
+    licence: str
+    citation: str
+
+
+@dataclass(frozen=True)
+class FetchReport:
+    """What of a public cohort is in a folder, after its bytes were checked.
+
+    Attributes:
+        source, folder: The cohort, and where it is.
+        unit: What is counted: ``"videos"``, or ``"files"`` where there are none.
+        total: Their number upstream.
+        present: Their number in the folder with the published bytes.
+        fetched: Files that this call downloaded.
+        left_out: Local paths that were not asked for (``EMERGENCY_LICENSE``).
+        missing: Reason by local path, for every file that should be there and is not.
+    """
+
+    source: Source
+    folder: Path
+    unit: str
+    total: int
+    present: int
+    fetched: int
+    left_out: tuple[str, ...]
+    missing: dict[str, str]
+
+    def presence(self) -> str:
+        """One line: how much is there."""
+        line = f"{self.source.name}: {self.present} of {self.total} {self.unit} present in {self.folder}"
+        if self.left_out:
+            line += f" ({len(self.left_out)} under the {EMERGENCY_LICENSE!r} are left out)"
+        return line
+
+    def __str__(self) -> str:
+        """What is there, what is not, the licence and what to cite; ends without a newline."""
+        lines = [self.presence()]
+        if self.missing:
+            lines.append(f"missing: {_listed(self.missing)}")
+        return "\n".join([*lines, f"licence: {self.source.licence}", f"cite: {self.source.citation}"])
+
+
+def find_source(name: str) -> Source:
+    """The public source of a name.
+
+    Args:
+        name: ``"covid_blues"``, ``"pocovid"`` or ``"covidx_us"``: a row of ``registry/sources.csv``.
+
+    Returns:
+        The source.
+
+    Raises:
+        LusbioError: If there is none; names the value and the possible ones.
+
+    Example:
+        >>> find_source("pocovid").repository
+        'jannisborn/covid19_ultrasound'
+    """
+    rows = pd.read_csv(REGISTRY_FOLDER / "sources.csv", keep_default_na=False).to_dict("records")
+    sources = {row["name"]: Source(**row) for row in rows}
+    if name not in sources:
+        raise LusbioError(f"nothing to fetch is called {name!r}; there are {', '.join(sources)}")
+    return sources[name]
+
+
+def read_registry(name: str) -> pd.DataFrame:
+    """The upstream files of a public cohort.
+
+    Args:
+        name: As for ``find_source``.
+
+    Returns:
+        One row per file: ``path`` (upstream, POSIX), ``bytes`` (int), ``sha256`` (64 hex digits).
+
+    Raises:
+        LusbioError: If there is no such source.
+    """
+    return pd.read_csv(REGISTRY_FOLDER / f"{find_source(name).name}.csv")
+
+
+def read_published_table(folder: Path, file: str, name: str, columns: Collection[str]) -> pd.DataFrame:
+    """Read a table of a public cohort as text, byte for byte as published.
+
+    Args:
+        folder: The cohort's local folder.
+        file: The table's name in it.
+        name: The source, for the error.
+        columns: Columns that have to be there.
+
+    Returns:
+        All columns as text, blanks at the ends stripped, empty cells ``""``.
+
+    Raises:
+        CohortError: If the file is missing (says how to get it), unreadable, or lacks a column.
+    """
+    path = Path(folder) / file
+    if not path.is_file():
+        raise CohortError(path, [f"no such file; {how_to_get(name)}"])
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise CohortError(path, [f"not a comma-separated table in UTF-8 ({error})"]) from error
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise CohortError(
+            path, [f"column {column!r} is missing; is this the published file?" for column in missing]
+        )
+    return table.apply(lambda cells: cells.str.strip())
+
+
+def how_to_get(name: str) -> str:
+    """The advice that ends every error about an absent public cohort."""
+    return f"get it with `lusbio fetch {name}`, or set LUSBIO_DATA to the folder that holds {name}/"
+
+
+def local_report(
+    name: str,
+    *,
+    folder: Path | None = None,
+    registry: pd.DataFrame | None = None,
+    include_emergency_license: bool = False,
+) -> FetchReport:
+    """Check what of a public cohort is here, without touching the network.
+
+    Args:
+        name: As for ``find_source``.
+        folder: Where it is; default ``data_folder()/name``.
+        registry: The files, as from ``read_registry``; default the package's own.
+        include_emergency_license: Count videos under ``EMERGENCY_LICENSE`` as wanted.
+
+    Returns:
+        The report; ``fetched`` is 0.
+    """
+    source, folder, files = _plan(name, folder, registry)
+    left_out = () if include_emergency_license else _left_out(source, folder, files)
+    return _report(source, folder, files, _missing(folder, files), left_out or (), 0)
+
+
+def fetch(
+    name: str,
+    *,
+    folder: Path | None = None,
+    base_url: str | None = None,
+    registry: pd.DataFrame | None = None,
+    include_emergency_license: bool = False,
+    retries: int = 2,
+) -> FetchReport:
+    """Download what is missing of a public cohort, and check every file.
+
+    Files that are there with the right sha256 are kept, wrong ones are fetched again, and a
+    download gets its name only after its sha256 was found right. A file that fails does not stop
+    the others; ``LOST_CONNECTIONS`` files in a row without a connection do.
+
+    Args:
+        name: As for ``find_source``.
+        folder: Where to; default ``data_folder()/name``.
+        base_url: Where from, the upstream paths appended; default GitHub at the pinned commit.
+        registry: The files, as from ``read_registry``; default the package's own.
+        include_emergency_license: Fetch POCOVID's videos under ``EMERGENCY_LICENSE`` too.
+        retries: Further attempts after a failed one, per file.
+
+    Returns:
+        The report of a complete cohort: nothing is missing.
+
+    Raises:
+        LusbioError: If anything is missing at the end: one message with what, and why.
+    """
+    source, folder, files = _plan(name, folder, registry)
+    base_url = base_url or f"https://raw.githubusercontent.com/{source.repository}/{source.commit}"
+    wrong = _missing(folder, files)
+    downloads = _Downloads(folder, base_url.rstrip("/"), retries)
+    tables = {local: files[local] for local in wrong if not _is_video(local)}
+    # Tables first: POCOVID's says which videos are not to be fetched.
+    reasons = downloads.fetch_all(tables)
+    left_out = () if include_emergency_license else _left_out(source, folder, files)
+    videos = [local for local in wrong if local not in tables]
+    if left_out is None:
+        reasons |= dict.fromkeys(videos, "not fetched, as the table with its licence is not here")
+    else:
+        reasons |= {local: wrong[local] for local in videos if local in left_out}
+        reasons |= downloads.fetch_all({local: files[local] for local in videos if local not in left_out})
+    report = _report(source, folder, files, reasons, left_out or (), downloads.done)
+    if report.missing:
+        raise LusbioError(_failure(report, base_url, downloads.gave_up))
+    return report
+
+
+Files = dict[str, tuple[str, str, int]]
+"""Upstream path, sha256 and bytes by local path."""
+
+
+def _plan(name: str, folder: Path | None, registry: pd.DataFrame | None) -> tuple[Source, Path, Files]:
+    source = find_source(name)
+    rows = (read_registry(name) if registry is None else registry)[["path", "sha256", "bytes"]]
+    files = {row[0].removeprefix(source.prefix): row for row in rows.itertuples(index=False, name=None)}
+    return source, Path(folder) if folder else paths.data_folder() / name, files
+
+
+def _is_video(local: str) -> bool:
+    return PurePosixPath(local).suffix.lower() in VIDEO_SUFFIXES
+
+
+def _missing(folder: Path, files: Files) -> dict[str, str]:
+    """Why a file does not count as present, by local path of those that do not."""
+    reasons = {}
+    for local, (_, sha256, _) in files.items():
+        if not (folder / local).is_file():
+            reasons[local] = "not here"
+        elif file_sha256(folder / local) != sha256:
+            reasons[local] = "differs from the published file"
+    return reasons
+
+
+def _left_out(source: Source, folder: Path, files: Files) -> tuple[str, ...] | None:
+    """Videos under the emergency licence; None where the table that says so is not here."""
+    if source.name != "pocovid":
+        return ()
+    try:
+        rows = read_published_table(folder, "dataset_metadata.csv", source.name, ["Filename", "License"])
+    except CohortError:
+        return None
+    barred = set(rows.loc[rows["License"] == EMERGENCY_LICENSE, "Filename"])
+    return tuple(local for local in files if _is_video(local) and PurePosixPath(local).stem in barred)
+
+
+def _report(
+    source: Source, folder: Path, files: Files, reasons: dict[str, str], left_out: tuple, fetched: int
+) -> FetchReport:
+    videos = [local for local in files if _is_video(local)]
+    unit, counted = ("videos", videos) if videos else ("files", list(files))
+    present = sum(local not in reasons for local in counted)
+    missing = {local: reason for local, reason in reasons.items() if local not in left_out}
+    return FetchReport(source, folder, unit, len(counted), present, fetched, left_out, missing)
+
+
+class _Downloads:
+    """Downloads files one after the other and gives up when the connection is gone."""
+
+    def __init__(self, folder: Path, base_url: str, retries: int):
+        self.folder, self.base_url, self.retries = folder, base_url, retries
+        self.done = self.lost_in_a_row = 0
+        self.gave_up = ""  # or why the remaining files are not tried
+
+    def fetch_all(self, files: Files) -> dict[str, str]:
+        """Fetch files, and return the reason by local path for those that failed."""
+        from tqdm import tqdm
+
+        failures = {}
+        total = sum(size for _, _, size in files.values())
+        bar = tqdm(desc="fetching", total=total, unit="B", unit_scale=True, disable=None, leave=False)
+        with bar:
+            for local, (upstream, sha256, size) in files.items():
+                reason = NOT_TRIED if self.gave_up else self._fetch_one(local, upstream, sha256)
+                if reason:
+                    failures[local] = reason
+                else:
+                    self.done += 1
+                bar.update(size)
+        return failures
+
+    def _fetch_one(self, local: str, upstream: str, sha256: str) -> str:
+        """Fetch one file; returns why it failed, or nothing."""
+        import pooch
+        import requests
+
+        pooch.get_logger().setLevel("ERROR")
+        urls = {local: f"{self.base_url}/{quote(upstream)}"}
+        hashes = {local: f"sha256:{sha256}"}
+        store = pooch.create(self.folder, "", registry=hashes, urls=urls, retry_if_failed=self.retries)
+        lost, reason = False, ""
+        try:
+            store.fetch(local, downloader=pooch.HTTPDownloader(timeout=30))
+        except requests.HTTPError as error:
+            status = error.response.status_code
+            # Only "no such file" concerns this file alone; a server that refuses refuses all.
+            lost, reason = status not in (404, 410), f"the server answered {status}"
+        except requests.RequestException as error:
+            lost, reason = True, f"no connection, or one that broke ({type(error).__name__})"
+        except ValueError:
+            reason = "arrived with a wrong sha256 and was thrown away"
+        except OSError as error:
+            self.gave_up = reason = f"{self.folder} cannot be written ({error.strerror or error})"
+        self.lost_in_a_row = self.lost_in_a_row + 1 if lost else 0
+        if self.lost_in_a_row >= LOST_CONNECTIONS:
+            self.gave_up = f"{self.lost_in_a_row} files in a row failed, the last because: {reason}"
+        return reason
+
+
+def _failure(report: FetchReport, base_url: str, gave_up: str) -> str:
+    """The one message about everything that is missing."""
+    tried = {local: reason for local, reason in report.missing.items() if reason != NOT_TRIED}
+    rest = [local for local in report.missing if local not in tried]
+    lines = [report.presence(), f"{len(report.missing)} files could not be fetched from {base_url}:"]
+    lines += [f"  {local}: {reason}" for local, reason in tried.items()]
+    if rest:
+        lines.append(f"  not tried any more, as {gave_up}: {_listed(rest)}")
+    lines.append(f"What is here can be used as it is; `lusbio fetch {report.source.name}` fetches the rest.")
+    return "\n".join(lines)
+
+
+def _listed(names: Collection[str], most: int = 3) -> str:
+    """A count with a few examples."""
+    shown = ", ".join(list(names)[:most])
+    return f"{len(names)} files: {shown}" + (", ..." if len(names) > most else "")

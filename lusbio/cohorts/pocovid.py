@@ -1,0 +1,309 @@
+"""POCOVID: 131 videos collected from clinics and the web, with diagnosis, findings and severity.
+
+Its patient ids are not reliable, so videos are grouped by everything that may tie them together
+(``conservative_groups``), and diagnosis is confounded with source: a model that recognises the
+scanner scores well. Numbers on this cohort are a stress test, not a clinical result.
+
+Source: Born et al. 2021 (doi 10.3390/app11020672); severity: Gare et al. 2022. The mapping to the
+paper's labels is an engineering choice, described at each function.
+"""
+
+import re
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+
+from lusbio.cohorts.download import EMERGENCY_LICENSE, how_to_get, read_published_table, read_registry
+from lusbio.cohorts.table import Cohort, check_table
+from lusbio.errors import CohortError
+from lusbio.videos import VIDEO_SUFFIXES
+from lusbio.vocabulary import BIOMARKER_NAMES, PROBES, TASKS, group_names
+
+NAME = "pocovid"
+METADATA_FILE = "dataset_metadata.csv"
+VIDEO_FOLDER = "pocus_videos"
+
+DUPLICATES = {"Vir_or_Pneu_prospective_file4": "Vir_prospective_file1"}
+"""Videos that are another one in a second crop. The metadata names ``Vir_prospective_file2`` as its
+twin; the frames are those of file 1."""
+
+HEALTHY, COVID, _, _, _, OTHER_LUNG, _ = TASKS["disease"].classes
+DISEASES = {
+    "regular": HEALTHY,
+    "covid-19": COVID,
+    "bacterial pneumonia": OTHER_LUNG,
+    "viral pneumonia": OTHER_LUNG,
+}
+"""Class of the ``disease`` task by ``Label``, lower case."""
+
+FINDINGS = {
+    "A-lines": "A-lines",
+    "B-lines": "B-lines",
+    "Effusion": "effusion",
+    "Consolidations": "consolidation",
+    "Air bronchogram": "consolidation",
+}
+"""Biomarker group whose "none" a finding rules out. Pleural irregularity decides no biomarker."""
+
+EXCLUDED_WHEN_HEALTHY = ("effusion", "consolidation")
+"""Groups that are known to be absent where ``Healthy`` is 1 and their finding is not."""
+
+COLUMNS = (
+    "Filename", "URL (Video Name)", "Label", "Lung Severity Score", "License", "LinkToLicense", "Type", "Probe",
+    "Source ID", "Title", "Framerate", "Resolution", "Patient ID / Name", "Healthy", "Other", *FINDINGS,
+)  # fmt: skip
+"""Columns of the metadata that are used."""
+
+
+def load_pocovid(folder: Path, *, include_emergency_license: bool = False) -> Cohort:
+    """Read POCOVID as published.
+
+    Args:
+        folder: The local copy, with ``dataset_metadata.csv`` and
+            ``pocus_videos/{convex,linear}/``. Part of the videos may be absent: they are left out
+            of the table and counted in the notes.
+        include_emergency_license: Take in the videos whose licence was granted for the pandemic
+            only.
+
+    Returns:
+        Cohort ``"pocovid"``, both probes. ``patient_id`` is source and published id, which is
+        **not** a patient key; split, and resample, by ``group_id`` (``conservative_groups``). It
+        starts with the source, e.g. ``"18-northumbria_0409_set1"``. The notes say what was
+        left out and why.
+
+    Raises:
+        CohortError: If the metadata or every video is missing (says how to get them), or if a row
+            of a present video holds a value that is not understood: all of them at once.
+
+    Source: data: Born et al. 2021; mapping: engineering choice.
+    """
+    folder = Path(folder)
+    rows, shifted = _read_metadata(folder)
+    videos = rows[rows["Type"].str.lower() == "video"].copy()
+    videos["group_id"] = conservative_groups(videos)
+    paths = _video_paths(folder)
+    present = videos[videos["Filename"].isin(paths)]
+    _check_rows(present, folder / METADATA_FILE)
+    barred = present["Filename"][(present["License"] == EMERGENCY_LICENSE) & (not include_emergency_license)]
+    kept = present[~present["Filename"].isin({*barred, *DUPLICATES})]
+    if kept.empty:
+        raise CohortError(
+            folder, [f"none of the videos has a row of labels that may be used; {how_to_get(NAME)}"]
+        )
+    table = check_table(_table(kept, paths), folder)
+    return Cohort(NAME, table, folder, notes=_notes(paths, present, len(barred), shifted))
+
+
+def read_licences(folder: Path) -> pd.DataFrame:
+    """The licence of every video of the metadata.
+
+    Args:
+        folder: The local copy, with ``dataset_metadata.csv``.
+
+    Returns:
+        One row per video, absent ones too: ``video_id``, ``license`` (``"None"`` for the many
+        that are not in the public repository), ``link``.
+
+    Raises:
+        CohortError: If the metadata is missing or lacks a column.
+    """
+    rows, _ = _read_metadata(Path(folder))
+    videos = rows[rows["Type"].str.lower() == "video"]
+    return pd.DataFrame(
+        {
+            "video_id": videos["Filename"],
+            "license": videos["License"].str.replace(" -", "-", regex=False),
+            "link": videos["LinkToLicense"],
+        }
+    ).reset_index(drop=True)
+
+
+def conservative_groups(videos: pd.DataFrame) -> pd.Series:
+    """Groups of videos that may show the same person, so that no split can leak.
+
+    Two videos of one source belong together if they share the published patient id, or the web
+    page or article they came from, or the set or batch in the file name (the name without the
+    diagnosis in front and the clip number at the end), or are tied by a chain of such videos.
+    Ids alone would not do: one clinic has an id per video although ``..._0409_set6_vid1`` to
+    ``vid8`` are one set, and normal and diseased zones of one web case carry different labels.
+
+    Args:
+        videos: Rows of the metadata with ``Filename``, ``Source ID``, ``Patient ID / Name`` and
+            ``URL (Video Name)``. Pass all of them, so that the groups do not depend on which
+            videos are present.
+
+    Returns:
+        Group name by row: the source, a dash, and the group's first batch.
+
+    Source: engineering choice.
+
+    Example:
+        >>> names = ["Pneu_clinic_set1_vid1", "Reg_clinic_set1_vid2", "Reg_clinic_set2_vid1"]
+        >>> rows = pd.DataFrame({"Filename": names, "Source ID": "18", "Patient ID / Name": ["1", "2", "3"],
+        ...                      "URL (Video Name)": "given by a clinic"})
+        >>> conservative_groups(rows).tolist()
+        ['18-clinic_set1', '18-clinic_set1', '18-clinic_set2']
+    """
+    source = videos["Source ID"]
+    batch = (
+        videos["Filename"]
+        .str.lower()
+        .str.replace(r"^(?:(?:cov|pneu|reg|vir)[-_](?:or[-_])?)+", "", regex=True)
+    )
+    batch = batch.str.replace(r"(?:_trimmed)?_crop$", "", regex=True)
+    batch = batch.str.replace(r"(?:[-_](?:vid|img|clip|mov|file|v)|[-_ ])?\d+\)?$", "", regex=True)
+    page = (
+        videos["URL (Video Name)"]
+        .str.extract(r"^https?://(?:www\.)?([^\s#?]+)", expand=False)
+        .str.rstrip("/")
+    )
+    patient = videos["Patient ID / Name"].replace("", np.nan)
+    groups = source + "-" + batch
+    ties = [(source + "-" + tie).rename(None) for tie in (batch, patient, page)]
+    while True:
+        merged = groups
+        for tie in ties:
+            merged = merged.where(tie.isna(), merged.groupby(tie).transform("min"))
+        if merged.equals(groups):
+            return groups
+        groups = merged
+
+
+def _read_metadata(folder: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The metadata as text, and the names of rows whose cells had slipped to the right.
+
+    In some rows a comma within a comment made two cells of one, so that everything from ``Title``
+    on stands one column too far right; the frame rate is then empty and the resolution a rate.
+    """
+    rows = read_published_table(folder, METADATA_FILE, NAME, COLUMNS)
+    slipped = (rows["Framerate"] == "") & rows["Resolution"].str.fullmatch(r"\d+")
+    columns = list(rows.columns)
+    columns = columns[columns.index("Title") : columns.index("Other") + 1]
+    rows.loc[slipped, columns[:-1]] = rows.loc[slipped, columns[1:]].to_numpy()
+    rows.loc[slipped, columns[-1]] = ""
+    return rows, sorted(rows.loc[slipped, "Filename"])
+
+
+def _video_paths(folder: Path) -> dict[str, str]:
+    """Path from the folder by file stem, for every video on disk."""
+    found = [
+        path
+        for probe in PROBES
+        for path in sorted((folder / VIDEO_FOLDER / probe).rglob("*"))
+        if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+    ]
+    if not found:
+        raise CohortError(folder / VIDEO_FOLDER, [f"no videos below convex/ or linear/; {how_to_get(NAME)}"])
+    paths = {path.stem: path.relative_to(folder).as_posix() for path in found}
+    twice = [path for path in found if paths[path.stem] != path.relative_to(folder).as_posix()]
+    if twice:
+        raise CohortError(folder, [f"{path} and {paths[path.stem]} have the same name" for path in twice])
+    return paths
+
+
+def _check_rows(present: pd.DataFrame, path: Path) -> None:
+    """Raise with every cell of a present video that is not understood."""
+    flags = {"", "0", "1"}
+    expected = {
+        "Label": set(DISEASES),
+        "Lung Severity Score": {"", *TASKS["lung_severity"].classes},
+        "Probe": set(PROBES),
+        "Healthy": flags,
+        **dict.fromkeys(FINDINGS, flags),
+    }
+    expected["Source ID"] = set(present["Source ID"]) - {""}
+    problems = [
+        f"video {video!r}: column {column!r} is {cell!r}, "
+        f"expected one of {', '.join(sorted(cell or 'empty' for cell in cells))}"
+        for column, cells in expected.items()
+        for video, cell in zip(present["Filename"], present[column].str.lower(), strict=True)
+        if cell not in cells
+    ]
+    names = present["Filename"]
+    problems += [
+        f"video {video!r}: column 'Framerate' is {rate!r}, expected a number, n/a or empty"
+        for video, rate in zip(names, present["Framerate"], strict=True)
+        if not re.fullmatch(r"\d+(\.\d+)?|n/a|", rate)
+    ]
+    problems += [f"video {video!r} has more than one row" for video in sorted(set(names[names.duplicated()]))]
+    if problems:
+        raise CohortError(path, problems)
+
+
+def _table(kept: pd.DataFrame, paths: dict[str, str]) -> pd.DataFrame:
+    """The cohort's table from rows of the metadata."""
+    patient = kept["Patient ID / Name"].where(kept["Patient ID / Name"] != "", kept["Filename"])
+    table = pd.DataFrame(
+        {
+            "video_id": kept["Filename"],
+            "patient_id": kept["Source ID"] + "-" + patient,
+            "group_id": kept["group_id"],
+            "path": kept["Filename"].map(paths),
+            "probe": kept["Probe"].str.lower(),
+            "fps": pd.to_numeric(kept["Framerate"], errors="coerce"),
+            "lung_severity": kept["Lung Severity Score"],
+            "disease": kept["Label"].str.lower().map(DISEASES),
+        }
+    )
+    bits = pd.DataFrame([biomarkers_of(row) for row in kept.to_dict("records")], index=kept.index)
+    return table.join(bits).sort_values(["group_id", "video_id"])
+
+
+def biomarkers_of(findings: dict[str, str]) -> dict[str, float]:
+    """What the flags of the metadata decide of the 38 biomarkers.
+
+    A finding that is 1 says that its group's "none" is 0. A finding that is 0 was not mentioned,
+    which decides nothing, except that effusion and consolidation are absent where ``Healthy`` is 1.
+
+    Args:
+        findings: ``"1"``, ``"0"`` or ``""`` by column of the metadata: ``FINDINGS`` and ``Healthy``.
+
+    Returns:
+        1 (present), 0 (absent) or NaN (unknown) by biomarker name, all 38.
+
+    Source: engineering choice.
+    """
+    bits = dict.fromkeys(BIOMARKER_NAMES, np.nan)
+    if findings["Healthy"] == "1":
+        for group in EXCLUDED_WHEN_HEALTHY:
+            none, *options = group_names(group)
+            bits |= {none: 1.0} | dict.fromkeys(options, 0.0)
+    for finding, group in FINDINGS.items():
+        if findings[finding] == "1":
+            none, *options = group_names(group)
+            # A finding that was seen outweighs the flag "healthy".
+            bits |= dict.fromkeys(options, np.nan) if group in EXCLUDED_WHEN_HEALTHY else {}
+            bits[none] = 0.0
+    return bits
+
+
+def _notes(
+    paths: Collection[str], present: pd.DataFrame, n_barred: int, shifted: list[str]
+) -> tuple[str, ...]:
+    upstream = {
+        PurePosixPath(path).stem
+        for path in read_registry(NAME)["path"]
+        if Path(path).suffix.lower() in VIDEO_SUFFIXES
+    }
+    names = set(present["Filename"])
+    notes = [f"{len(names)} of {len(upstream | names)} videos present"]
+    if n_barred:
+        notes.append(
+            f"{n_barred} videos under the {EMERGENCY_LICENSE!r} left out; include_emergency_license=True takes them in"
+        )
+    notes += [
+        f"{name} left out: the same video as {twin}" for name, twin in DUPLICATES.items() if name in names
+    ]
+    unlabelled = sorted(set(paths) - names)
+    if unlabelled:
+        notes.append(
+            f"{len(unlabelled)} videos without a row in {METADATA_FILE} left out: {', '.join(unlabelled)}"
+        )
+    mended = [name for name in shifted if name in names]
+    if mended:
+        notes.append(f"cells slipped by one column in {METADATA_FILE}, put back: {', '.join(mended)}")
+    notes.append("published patient ids are not reliable: split and resample by group_id")
+    notes.append("three of the seven diseases occur, and diagnosis is confounded with source")
+    return tuple(notes)

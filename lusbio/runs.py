@@ -1,0 +1,483 @@
+"""A run is one training, described by a frozen ``RunSpec`` and stored in one folder.
+
+The folder's name follows from the spec, the data and the code that decides the numbers. A finished
+run is never repeated; a run that was killed goes on from its last epoch; any number of workers, on
+any number of machines, may work on the same list of runs in the same folder.
+"""
+
+import ast
+import contextlib
+import functools
+import hashlib
+import json
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lusbio.cohorts.table import Cohort, fingerprint
+from lusbio.errors import LusbioError
+from lusbio.files import atomic_path, write_csv, write_json
+from lusbio.paths import build_folder
+from lusbio.profiles import Profile, find_profile
+from lusbio.splits import assign_splits, check_no_leakage, choose_protocol, make_folds, oversample, run_folds
+from lusbio.videos import CachedVideo, FrameCache
+from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
+
+BIOMARKER_TASK = "biomarkers"
+"""What the biomarker network is trained on, where a ``RunSpec`` names its task."""
+
+_NOT_TRAINING = ("name", "initial_weights", "patients", "video_size", "video_frames", "bootstrap_draws")
+_CODE = ("clips.py", "training.py", "splits.py", "models")
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything that decides the numbers of one training.
+
+    Attributes:
+        task: ``"biomarkers"``, or a key of ``TASKS`` for an end-to-end network.
+        fold: Run fold of the protocol.
+        profile: Name of the profile.
+        cohort: Name of the cohort.
+        data: Fingerprint of the cohort's table and videos.
+        protocol: ``"paper"``, ``"cross"`` or ``"final"``, see ``lusbio.splits``.
+        initial_weights: ``"scratch"``, or what ``models.weights`` says of the file it found.
+        backbone: The network; there is one so far.
+        seed: Seed of initial weights, order, clips, augmentation and dropout.
+    """
+
+    task: str
+    fold: int
+    profile: str
+    cohort: str
+    data: str
+    protocol: str
+    initial_weights: str = "scratch"
+    backbone: str = "tsm_resnet18"
+    seed: int = 0
+
+    @property
+    def run_id(self) -> str:
+        """The name of the run's folder, e.g. ``"biomarkers-fold0-3f2a..."``."""
+        profile = {k: v for k, v in asdict(find_profile(self.profile)).items() if k not in _NOT_TRAINING}
+        content = json.dumps(
+            {"spec": asdict(self), "profile": profile, "code": code_fingerprint()}, sort_keys=True
+        )
+        return f"{self.task}-fold{self.fold}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+
+@functools.cache
+def code_fingerprint() -> str:
+    """A hash of the code that decides what a training computes.
+
+    Taken over the syntax trees of clips, models, splits and training without docstrings and
+    comments, so that prose, plots and tables never make a run be repeated.
+
+    Returns:
+        12 hexadecimal digits.
+    """
+    package = Path(__file__).parent
+    files = sorted(
+        f
+        for name in _CODE
+        for f in ([package / name] if name.endswith(".py") else package.glob(f"{name}/*.py"))
+    )
+    digest = hashlib.sha256()
+    for file in files:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+                node.body = [
+                    n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))
+                ]
+        digest.update(ast.unparse(tree).encode())
+    return digest.hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class PreparedCohort:
+    """A cohort that is ready to train on: decoded and dealt into folds.
+
+    Attributes:
+        cohort: The cohort.
+        profile: The profile whose frame size the videos have.
+        videos: Decoded videos, one per row of the table.
+        data: Fingerprint of table and videos.
+        protocol: ``"paper"`` or ``"cross"``.
+        folds: One row per group: ``group_id``, ``fold``.
+    """
+
+    cohort: Cohort
+    profile: Profile
+    videos: list[CachedVideo]
+    data: str
+    protocol: str
+    folds: pd.DataFrame
+
+    def splits(self, fold: int) -> pd.Series:
+        """``train``, ``val`` or ``test`` per row of the table; see ``splits.assign_splits``."""
+        return assign_splits(self.cohort.table, self.folds, fold, self.protocol)
+
+    def specs(self, task: str, initial_weights: str = "scratch") -> list[RunSpec]:
+        """One spec per run fold of the protocol.
+
+        Args:
+            task: ``"biomarkers"`` or a key of ``TASKS``.
+            initial_weights: See ``RunSpec``.
+
+        Returns:
+            Specs with this cohort and profile.
+        """
+        return [
+            RunSpec(
+                task, fold, self.profile.name, self.cohort.name, self.data, self.protocol, initial_weights
+            )
+            for fold in run_folds(self.protocol)
+        ]
+
+
+def prepare_cohort(
+    cohort: Cohort, profile: Profile, jobs: int = 1, protocol: str | None = None
+) -> PreparedCohort:
+    """Decode a cohort's videos to the profile's size (once) and deal its groups into folds.
+
+    Args:
+        cohort: The cohort.
+        profile: Decides the size of the frames.
+        jobs: Threads that decode.
+        protocol: How patients are used; None chooses by the cohort's size.
+
+    Returns:
+        What trainings and tables start from.
+
+    Raises:
+        CohortError: With one line for every video that does not decode.
+        LusbioError: If there are too few groups for the protocol.
+    """
+    cache = FrameCache(build_folder("cache"), profile.image_size)
+    videos = cache.prepare(cohort.video_paths(), jobs)
+    content = {
+        video_id: video.sha256 for video_id, video in zip(cohort.table["video_id"], videos, strict=True)
+    }
+    protocol = protocol or choose_protocol(cohort.table["group_id"].nunique(), cohort.simulated)
+    folds = make_folds(cohort.table, protocol)
+    return PreparedCohort(cohort, profile, videos, fingerprint(cohort, content), protocol, folds)
+
+
+def available_tasks(table: pd.DataFrame) -> list[str]:
+    """The tasks that a cohort has labels for: at least two classes.
+
+    Args:
+        table: A cohort's table.
+
+    Returns:
+        Keys of ``TASKS``, in their order.
+    """
+    return [task for task in TASKS if table[task].nunique() > 1]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, as read from its folder.
+
+    Attributes:
+        folder: Where it lies.
+        spec: What it was.
+        info: The content of ``run.json``.
+        predictions: One row per video: ``video_id, split, p_0 ... p_K-1``.
+        features: float32 (V, 512), rows as in ``predictions``.
+        minutes: Training and prediction, finished epochs before an interruption included.
+    """
+
+    folder: Path
+    spec: RunSpec
+    info: dict
+    predictions: pd.DataFrame
+    features: np.ndarray
+    minutes: float
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float64 (V, K): 38 biomarkers, or the classes of the task."""
+        return self.predictions.filter(regex=r"^p_\d+$").to_numpy(np.float64)
+
+    @property
+    def splits(self) -> np.ndarray:
+        """``train``, ``val`` or ``test`` per row of ``predictions``."""
+        return self.predictions["split"].to_numpy()
+
+
+def runs_folder() -> Path:
+    """Where all runs lie, whatever their profile and cohort."""
+    return build_folder("runs")
+
+
+def is_finished(folder: Path) -> bool:
+    """True when a run's folder is complete: ``run.json`` is written last."""
+    return (folder / "run.json").is_file()
+
+
+def load_run(folder: Path) -> Run:
+    """Read a finished run.
+
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        The run.
+
+    Raises:
+        LusbioError: If it is not a finished run.
+    """
+    if not is_finished(folder):
+        raise LusbioError(f"{folder}: no finished run here (run.json is missing)")
+    info = json.loads((folder / "run.json").read_text())
+    spec = RunSpec(**{field.name: info["spec"][field.name] for field in fields(RunSpec)})
+    predictions = pd.read_csv(folder / "predictions.csv", dtype={"video_id": str})
+    features = np.load(folder / "features.npy", allow_pickle=False)
+    seconds = json.loads((folder / "timing.json").read_text())["seconds"]
+    return Run(folder, spec, info, predictions, features, seconds / 60)
+
+
+def find_runs(specs: Sequence[RunSpec]) -> list[Run]:
+    """Read the runs of several specs.
+
+    Args:
+        specs: What was trained.
+
+    Returns:
+        One run per spec, in order.
+
+    Raises:
+        LusbioError: Naming the runs that are not finished, and how to make them.
+    """
+    missing = [spec.run_id for spec in specs if not is_finished(runs_folder() / spec.run_id)]
+    if missing:
+        raise LusbioError(f"not trained yet: {', '.join(missing)}. `make paper` or notebook 02 trains them")
+    return [load_run(runs_folder() / spec.run_id) for spec in specs]
+
+
+def execute_many(
+    specs: Sequence[RunSpec], prepared: PreparedCohort, jobs: int = 1, say: Callable[[str], None] = print
+) -> list[Run]:
+    """Train what is not trained yet, several runs at a time, one thread each.
+
+    Args:
+        specs: The runs.
+        prepared: The cohort they are about.
+        jobs: Runs at a time.
+        say: Takes lines of progress.
+
+    Returns:
+        One finished run per spec, in order.
+
+    Raises:
+        LusbioError: If a run cannot be trained.
+    """
+    import joblib
+
+    todo = [spec for spec in dict.fromkeys(specs) if not is_finished(runs_folder() / spec.run_id)]
+    say(f"{len(specs)} runs, {len(todo)} to train, {min(jobs, max(1, len(todo)))} at a time, one thread each")
+    with _follow_logs(todo, say), joblib.parallel_config("loky", inner_max_num_threads=1):
+        joblib.Parallel(n_jobs=jobs)(joblib.delayed(execute)(spec, prepared) for spec in todo)
+    return find_runs(specs)
+
+
+@contextlib.contextmanager
+def _follow_logs(specs: Sequence[RunSpec], say: Callable[[str], None]) -> Iterator[None]:
+    """Say what the runs write to their logs while the block lasts, wherever they are computed."""
+    logs = {spec: runs_folder() / spec.run_id / "log.txt" for spec in specs}
+    position = {spec: log.stat().st_size if log.exists() else 0 for spec, log in logs.items()}
+    finished = threading.Event()
+
+    def say_news() -> None:
+        for number, (spec, log) in enumerate(logs.items(), 1):
+            if log.exists() and log.stat().st_size > position[spec]:
+                with log.open("rb") as file:
+                    file.seek(position[spec])
+                    news = file.read()
+                news = news[: news.rfind(b"\n") + 1]  # the last line may still be being written
+                position[spec] += len(news)
+                for line in news.decode().splitlines():
+                    say(f"[run {number}/{len(logs)}] {spec.task} fold {spec.fold}: {line}")
+
+    def follow() -> None:
+        while not finished.wait(0.5):
+            say_news()
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+        say_news()
+
+
+def execute(spec: RunSpec, prepared: PreparedCohort) -> Path:
+    """Train one run to the end, or take it up where it was left; does nothing when it is finished.
+
+    Args:
+        spec: The run.
+        prepared: The cohort it is about.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        LusbioError: If the data are not those of the spec, or there is nothing to learn from them.
+    """
+    import filelock
+
+    folder = runs_folder() / spec.run_id
+    if spec.data != prepared.data:
+        raise LusbioError(
+            f"run {spec.run_id} is about data {spec.data}, the cohort at hand is {prepared.data}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / ".lock"):
+        if not is_finished(folder):
+            _train(spec, prepared, folder)
+    return folder
+
+
+def _train(spec: RunSpec, prepared: PreparedCohort, folder: Path) -> None:
+    from lusbio import training  # torch and Lightning take seconds to import; tables need neither
+
+    def say(line: str) -> None:
+        with (folder / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    with training.one_thread():
+        device = training.choose_device()
+        rows, targets, masked = select_rows(spec, prepared)
+        module, data, origin = _build(spec, prepared, rows, targets)
+        say(f"{len(rows['train'])} videos to train on, {len(rows['val'])} to validate on; {origin}")
+        best, epochs = training.fit(module, data, folder, device=device, say=say)
+        start = time.perf_counter()
+        predictions = _predict_all(module, data, prepared, spec, folder, device)
+    predicting = round(time.perf_counter() - start, 2)
+    timing = {"seconds": round(sum(epochs) + predicting, 1), "epochs": epochs, "prediction": predicting}
+    write_json(timing, folder / "timing.json")
+    info = {
+        "spec": asdict(spec), "code": code_fingerprint(), "initial_weights": origin, **best,
+        "videos": {split: int(n) for split, n in predictions["split"].value_counts().sort_index().items()},
+        "trained_on": len(rows["train"]), "validated_on": len(rows["val"]), "masked": masked,
+        "device": training.describe_device(device), "precision": training.choose_precision(device),
+        "versions": {"python": platform.python_version(),
+                     **{name: version(name) for name in ("torch", "pytorch-lightning", "numpy")}},
+    }  # fmt: skip
+    write_json(info, folder / "run.json")
+    training.remove_checkpoints(folder)
+
+
+def select_rows(
+    spec: RunSpec, prepared: PreparedCohort
+) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
+    """Which videos a run learns from and validates on, and their targets.
+
+    A biomarker that shows only one value in the training videos is masked everywhere in this run:
+    the loss would only drive its output to a constant.
+
+    Args:
+        spec: The run.
+        prepared: The cohort.
+
+    Returns:
+        Row numbers with a known target by split (``train``, ``val``); targets of all videos,
+        float32 (V, 38) with NaN or int64 (V,) with -1 for unknown; names of masked biomarkers.
+
+    Raises:
+        LusbioError: If training or validation videos have no label, or only one class.
+    """
+    table, splits = prepared.cohort.table, prepared.splits(spec.fold)
+    check_no_leakage(table, splits)
+    training = (splits == "train").to_numpy()
+    masked: list[str] = []
+    if spec.task == BIOMARKER_TASK:
+        values = table[list(BIOMARKER_NAMES)].to_numpy(np.float32)
+        both = (np.nansum(values[training] == 1, 0) > 0) & (np.nansum(values[training] == 0, 0) > 0)
+        targets = np.where(both, values, np.nan).astype(np.float32)
+        masked = [name for name, seen in zip(BIOMARKER_NAMES, both, strict=True) if not seen]
+        known = ~np.isnan(targets).all(1)
+    else:
+        targets = encode_task(table, spec.task)
+        known = targets >= 0
+        if len(np.unique(targets[training & known])) < 2:
+            raise LusbioError(f"cohort {spec.cohort!r} has fewer than two classes of {spec.task} to train on")
+    rows = {split: np.flatnonzero((splits == split).to_numpy() & known) for split in ("train", "val")}
+    for split, found in rows.items():
+        if not len(found):
+            raise LusbioError(
+                f"cohort {spec.cohort!r}, fold {spec.fold}: no {split} video has a label for {spec.task}"
+            )
+    return rows, targets, masked
+
+
+def encode_task(table: pd.DataFrame, task: str) -> np.ndarray:
+    """A task's classes as numbers.
+
+    Args:
+        table: A cohort's table.
+        task: A key of ``TASKS``.
+
+    Returns:
+        int64 (V,): the position of the class in ``TASKS[task].classes``, -1 where unknown.
+    """
+    return pd.Categorical(table[task], categories=list(TASKS[task].classes)).codes.astype(np.int64)
+
+
+def _build(spec: RunSpec, prepared: PreparedCohort, rows: dict[str, np.ndarray], targets: np.ndarray):
+    """The module with its initial weights, the clips, and a line that says where the weights are from."""
+    import torch
+
+    from lusbio import clips, training
+    from lusbio.models.tsm import TSMResNet18
+    from lusbio.models.weights import load_initial_weights
+
+    profile, table = prepared.profile, prepared.cohort.table
+    multilabel = spec.task == BIOMARKER_TASK
+    n_outputs = len(BIOMARKER_NAMES) if multilabel else len(TASKS[spec.task].classes)
+    torch.manual_seed(spec.seed)
+    network = TSMResNet18(n_outputs, profile.frames)
+    origin = load_initial_weights(network, spec.initial_weights)
+    balance = encode_task(table, "lung_severity") if multilabel else targets
+    train = table.iloc[rows["train"]]
+    labels = [None if label < 0 else int(label) for label in balance[rows["train"]]]
+    repeated = rows["train"][oversample(labels, train["group_id"].tolist(), spec.seed)]
+    dataset = clips.ClipDataset(prepared.videos, torch.from_numpy(targets), profile.frames)
+    data = clips.ClipDataModule(
+        dataset, repeated, rows["val"], clips_per_epoch=profile.clips_per_epoch, batch_size=profile.batch_size,
+        validation_clips=profile.validation_clips, seed=spec.seed,
+    )  # fmt: skip
+    steps = len(data.train_dataloader())
+    module = training.VideoModule(
+        network, multilabel=multilabel, profile=profile, steps_per_epoch=steps, seed=spec.seed
+    )
+    return module, data, origin
+
+
+def _predict_all(module, data, prepared: PreparedCohort, spec: RunSpec, folder: Path, device) -> pd.DataFrame:
+    """Weights, predictions and features of every video of the cohort, into the run's folder."""
+    from lusbio import clips, training
+    from lusbio.models.weights import save_weights
+
+    table = prepared.cohort.table
+    loader = clips.evaluation_loader(data.dataset, np.arange(len(table)), prepared.profile.evaluation_clips)
+    probabilities, features = training.predict(module, loader, device=device)
+    predictions = pd.DataFrame({"video_id": table["video_id"], "split": prepared.splits(spec.fold)})
+    predictions[[f"p_{k}" for k in range(probabilities.shape[1])]] = probabilities
+    save_weights(module.network, folder / "weights.safetensors")
+    write_csv(predictions, folder / "predictions.csv")
+    with atomic_path(folder / "features.npy") as temporary:
+        np.save(temporary, features)
+    return predictions

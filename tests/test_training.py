@@ -1,0 +1,36 @@
+import math
+
+import pytest
+import torch
+
+from lusbio.training import biomarker_accuracy, class_accuracy, masked_bce
+
+NAN = float("nan")
+
+
+def test_masked_bce_equals_torch_where_everything_is_known():
+    logits = torch.randn(5, 38, generator=torch.Generator().manual_seed(0))
+    targets = (torch.rand(5, 38, generator=torch.Generator().manual_seed(1)) > 0.5).float()
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
+    torch.testing.assert_close(masked_bce(logits, targets), expected)
+
+
+def test_unknown_biomarkers_have_no_gradient():
+    logits = torch.zeros(2, 3, requires_grad=True)
+    masked_bce(logits, torch.tensor([[1.0, NAN, 0.0], [NAN, NAN, 1.0]])).backward()
+    assert (logits.grad[:, 1] == 0).all() and logits.grad[1, 0] == 0
+    assert logits.grad[0, 0] == pytest.approx(-0.5 / 3) and logits.grad[0, 2] == pytest.approx(0.5 / 3)
+
+
+def test_nothing_known_costs_nothing():
+    logits = torch.ones(2, 3, requires_grad=True)
+    loss = masked_bce(logits, torch.full((2, 3), NAN))
+    loss.backward()
+    assert loss == 0 and (logits.grad == 0).all()
+
+
+def test_accuracies_count_what_is_known():
+    targets = torch.tensor([[1.0, NAN], [0.0, 1.0]])
+    assert biomarker_accuracy(torch.tensor([[0.9, 0.1], [0.8, 0.7]]), targets) == pytest.approx(2 / 3)
+    assert math.isnan(biomarker_accuracy(torch.zeros(1, 1), torch.tensor([[NAN]])))
+    assert class_accuracy(torch.tensor([[0.7, 0.3], [0.6, 0.4]]), torch.tensor([0, 1])) == 0.5
