@@ -1,8 +1,9 @@
 """Who is trained on, who is validated on, who is tested on: folds of groups, never of videos.
 
-Two protocols. ``"paper"``: four folds, the last one is the test fold of every run, and the other
+Three protocols. ``"paper"``: four folds, the last one is the test fold of every run, and the other
 three take turns as validation. ``"cross"``: five folds take turns as test fold, for cohorts so
-small that a single test fold would say little.
+small that a single test fold would say little. ``"final"``: nobody is tested on; one run for use on
+other people's patients, with a fifth of the groups for validation.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import pandas as pd
 from lusbio.errors import LeakageError, LusbioError
 from lusbio.vocabulary import SPLITS
 
-FOLDS = {"paper": 4, "cross": 5}
+FOLDS = {"paper": 4, "cross": 5, "final": 5}
 """Number of folds of each protocol."""
 
 PAPER_MIN_GROUPS = 150
@@ -47,10 +48,11 @@ def run_folds(protocol: str) -> range:
     """The values that ``run_fold`` takes: one training each.
 
     Args:
-        protocol: ``"paper"`` or ``"cross"``.
+        protocol: A key of ``FOLDS``.
 
     Returns:
-        ``range(3)`` for the paper (its fourth fold is never validated on), ``range(5)`` for cross.
+        ``range(3)`` for the paper (its fourth fold is never validated on), ``range(5)`` for cross,
+        ``range(1)`` for final.
 
     Raises:
         ValueError: If there is no such protocol.
@@ -59,7 +61,7 @@ def run_folds(protocol: str) -> range:
         >>> list(run_folds("paper"))
         [0, 1, 2]
     """
-    return range(_n_folds(protocol) - (protocol == "paper"))
+    return range({"paper": 3, "final": 1}.get(protocol, _n_folds(protocol)))
 
 
 def make_folds(table: pd.DataFrame, protocol: str) -> pd.DataFrame:
@@ -74,7 +76,7 @@ def make_folds(table: pd.DataFrame, protocol: str) -> pd.DataFrame:
         table: One row per video with ``group_id`` (text) and ``lung_severity`` (class name or NaN;
             groups without any are dealt among themselves).
         protocol: ``"paper"``: fold 3, the test fold, gets 46 of every 189 groups and the others
-            share the rest equally. ``"cross"``: five folds as equal as possible.
+            share the rest equally. ``"cross"`` and ``"final"``: five folds as equal as possible.
 
     Returns:
         One row per group, sorted by it: ``group_id``, ``fold`` (int, 0-based).
@@ -92,7 +94,9 @@ def make_folds(table: pd.DataFrame, protocol: str) -> pd.DataFrame:
     severity = pd.to_numeric(table["lung_severity"], errors="coerce")
     groups = severity.groupby(table["group_id"]).agg(["size", "mean"]).fillna({"mean": -1.0})
     if len(groups) < n_folds:
-        raise LusbioError(f"protocol {protocol!r} needs at least {n_folds} groups, the table has {len(groups)}")
+        raise LusbioError(
+            f"protocol {protocol!r} needs at least {n_folds} groups, the table has {len(groups)}"
+        )
     groups = groups.sort_index().sort_values(["size", "mean"], ascending=False, kind="stable")
     folds = pd.DataFrame({"group_id": groups.index, "fold": _deal(_fold_sizes(len(groups), protocol))})
     return folds.sort_values("group_id", ignore_index=True)
@@ -128,13 +132,14 @@ def assign_splits(table: pd.DataFrame, folds: pd.DataFrame, run_fold: int, proto
     """What each video is used for in one run.
 
     Paper, run k of 0, 1, 2: fold k validates, fold 3 tests, the other two train. Cross, run k of
-    0 to 4: fold k tests, the next one (cyclically) validates, the other three train.
+    0 to 4: fold k tests, the next one (cyclically) validates, the other three train. Final: fold 0
+    validates, the other four train.
 
     Args:
         table: One row per video with ``group_id``.
         folds: What ``make_folds`` returned; it may hold groups that have no video in ``table``.
         run_fold: One of ``run_folds(protocol)``.
-        protocol: ``"paper"`` or ``"cross"``.
+        protocol: A key of ``FOLDS``.
 
     Returns:
         ``"train"``, ``"val"`` or ``"test"`` per video, with the index of ``table``.
@@ -145,10 +150,16 @@ def assign_splits(table: pd.DataFrame, folds: pd.DataFrame, run_fold: int, proto
         ValueError: If there is no such run or protocol.
     """
     if run_fold not in run_folds(protocol):
-        raise ValueError(f"run fold {run_fold} is not one of {list(run_folds(protocol))} (protocol {protocol!r})")
+        raise ValueError(
+            f"run fold {run_fold} is not one of {list(run_folds(protocol))} (protocol {protocol!r})"
+        )
     check_folds(table, folds)
     n_folds = _n_folds(protocol)
-    test, val = (n_folds - 1, run_fold) if protocol == "paper" else (run_fold, (run_fold + 1) % n_folds)
+    test, val = {
+        "paper": (n_folds - 1, run_fold),
+        "cross": (run_fold, (run_fold + 1) % n_folds),
+        "final": (None, run_fold),
+    }[protocol]
     names = {fold: {test: _TEST, val: _VAL}.get(fold, _TRAIN) for fold in range(n_folds)}
     return table["group_id"].map(folds.set_index("group_id")["fold"]).map(names).rename("split")
 

@@ -1,0 +1,245 @@
+"""Where a network's weights come from and where they are kept: ImageNet's file, and safetensors.
+
+Without the file and without a network, training starts from scratch and says so; it never waits
+long and never fails for that.
+"""
+
+import contextlib
+import functools
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from lusbio.errors import LusbioError
+from lusbio.files import atomic_path, file_sha256
+from lusbio.paths import build_folder
+
+IMAGENET_FILE = "resnet18-f37072fd.pth"
+"""torchvision's ResNet-18 (``IMAGENET1K_V1``); its name holds the first digits of its sha256."""
+
+IMAGENET_URL = f"https://download.pytorch.org/models/{IMAGENET_FILE}"
+
+_EXPECTED = IMAGENET_FILE.removesuffix(".pth").rpartition("-")[2]
+
+SCRATCH = "scratch"
+CHOICES = ("imagenet", SCRATCH)
+
+PATIENCE_S = 5.0
+"""How long a server may take to answer before it counts as out of reach. (Engineering choice.)"""
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """What a training starts from.
+
+    Attributes:
+        name: ``"scratch"``, or the file's name and the first digits of its sha256, e.g.
+            ``"resnet18-f37072fd"``: the same name, the same numbers.
+        path: The file; None for scratch.
+        description: A phrase to print: which weights, and why these. Holds no folder.
+    """
+
+    name: str
+    path: Path | None
+    description: str
+
+
+def find_initial_weights(choice: str) -> InitialWeights:
+    """Find the weights that a training shall start from.
+
+    ``"imagenet"`` looks, in this order, at the file named by the environment variable
+    ``LUSBIO_WEIGHTS`` (``.pth`` or ``.safetensors``), in torch's cache, and in the build folder; then
+    it tries, once per process and for a few seconds, to download torchvision's file (45 MB) there.
+
+    Args:
+        choice: ``"imagenet"`` or ``"scratch"``.
+
+    Returns:
+        The weights; from scratch where ImageNet's cannot be had, with the reason in the description.
+
+    Raises:
+        LusbioError: If a file that is there is not the right one, or ``LUSBIO_WEIGHTS`` names no file.
+        ValueError: If the choice is another word.
+
+    Example:
+        >>> find_initial_weights("scratch").description
+        'from scratch: asked for'
+    """
+    if choice not in CHOICES:
+        raise ValueError(f"initial weights {choice!r} are not one of {', '.join(CHOICES)}")
+    if choice == SCRATCH:
+        return InitialWeights(SCRATCH, None, "from scratch: asked for")
+    named = os.environ.get("LUSBIO_WEIGHTS")
+    if named:
+        if not Path(named).is_file():
+            raise LusbioError(f"{named}: no such file; LUSBIO_WEIGHTS names the weights to start from")
+        return _describe(Path(named), "named by LUSBIO_WEIGHTS")
+    folder = build_folder("weights")
+    for path in (Path(torch.hub.get_dir(), "checkpoints", IMAGENET_FILE), folder / IMAGENET_FILE):
+        if path.is_file():
+            return _describe(path, "ImageNet")
+    obstacle = _download_imagenet(folder)
+    if obstacle:
+        return InitialWeights(SCRATCH, None, f"from scratch: no ImageNet weights ({obstacle})")
+    return _describe(folder / IMAGENET_FILE, "ImageNet")
+
+
+def _describe(path: Path, why: str) -> InitialWeights:
+    sha256 = file_sha256(path)
+    if path.name == IMAGENET_FILE and not sha256.startswith(_EXPECTED):
+        raise LusbioError(f"{path}: sha256 begins with {sha256[:8]}, expected {_EXPECTED}; delete the file")
+    name = path.stem if path.stem.endswith(f"-{sha256[:8]}") else f"{path.stem}-{sha256[:8]}"
+    return InitialWeights(name, path, f"from {name}{path.suffix} ({why})")
+
+
+@functools.cache
+def _download_imagenet(folder: Path) -> str:
+    """Fetch torchvision's file into a folder; returns what was in the way, or nothing. One try."""
+    try:
+        import pooch
+    except ImportError:
+        return "pooch, which downloads them, is not installed"
+    if not _answers(IMAGENET_URL, PATIENCE_S):
+        return "no network"
+    pooch.get_logger().setLevel("ERROR")
+    downloader = pooch.HTTPDownloader(timeout=PATIENCE_S)
+    try:
+        with atomic_path(folder / IMAGENET_FILE) as temporary:
+            pooch.retrieve(IMAGENET_URL, None, fname=temporary.name, path=folder, downloader=downloader)
+            sha256 = file_sha256(temporary)
+            if not sha256.startswith(_EXPECTED):
+                raise LusbioError(f"what arrived has sha256 {sha256[:8]}..., expected {_EXPECTED}...")
+    except LusbioError as error:
+        return str(error)
+    except Exception as error:  # whatever broke, training from scratch is possible
+        return f"the download broke: {type(error).__name__}"
+    return ""
+
+
+def _answers(url: str, seconds: float) -> bool:
+    """Whether a server answers in time. In a thread, since looking up a name can hang by itself."""
+    import requests
+
+    answers = []
+
+    def ask() -> None:
+        with contextlib.suppress(requests.RequestException):
+            answers.append(requests.head(url, timeout=seconds).ok)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return any(answers)
+
+
+def load_initial_weights(network: nn.Module, choice: str) -> str:
+    """Put initial weights into a network.
+
+    A stem for three colours fits a grey network after summing over the colours: that is what the
+    network would compute on a grey image copied into all three. A last layer of another size stays
+    as it was made.
+
+    Args:
+        network: With torchvision's parameter names, e.g. ``TSMResNet18``.
+        choice: ``"imagenet"`` (from scratch where they cannot be had), ``"scratch"``, or the ``name`` of
+            weights found before, which must be found again.
+
+    Returns:
+        The description of what it starts from.
+
+    Raises:
+        LusbioError: If the named weights are not found here, or the file's names or shapes do not fit.
+
+    Source:
+        ImageNet weights: Gare et al. 2022, Section 3; the sum over colours: engineering choice.
+    """
+    found = find_initial_weights(choice if choice in CHOICES else "imagenet")
+    if choice not in CHOICES and found.name != choice:
+        raise LusbioError(f"initial weights {choice!r} are not found here; {found.description}")
+    if found.path is not None:
+        _fill(network, read_weights(found.path), found.path)
+    return found.description
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Read named tensors from a file, without running anything that stands in it.
+
+    Args:
+        path: ``.safetensors``, or else what ``torch.save`` wrote.
+
+    Returns:
+        Tensors on the CPU by parameter name.
+
+    Raises:
+        LusbioError: If the file is missing or is not that; names its sha256.
+    """
+    if not path.is_file():
+        raise LusbioError(f"{path}: no such file, expected weights")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken file fails in many ways inside torch
+        raise LusbioError(
+            f"{path} (sha256 {file_sha256(path)[:8]}...) does not hold weights: {type(error).__name__}"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise LusbioError(f"{path} holds a {type(state).__name__}, expected tensors by parameter name")
+    return state
+
+
+def _fill(network: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Copy a file's tensors into a network of another stem or last layer."""
+    own, state = network.state_dict(), dict(state)
+    stem = state.get("conv1.weight")
+    if stem is not None and stem.shape[1] == 3 and own["conv1.weight"].shape[1] == 1:
+        state["conv1.weight"] = stem.sum(dim=1, keepdim=True)
+    if any(name in state and state[name].shape != own[name].shape for name in ("fc.weight", "fc.bias")):
+        state |= {name: own[name] for name in ("fc.weight", "fc.bias")}
+    counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
+    _load_strictly(network, counters | state, path)  # files from before torch 0.4 have no counters
+
+
+def _load_strictly(network: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
+    own = network.state_dict()
+    problems = [f"{name} is missing" for name in own if name not in state]
+    problems += [f"{name} is not part of the network" for name in state if name not in own]
+    problems += [
+        f"{name} has shape {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:5])
+        raise LusbioError(f"{path} does not fit the network, {len(problems)} problems: {shown}")
+    network.load_state_dict(state)
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Write a network's weights atomically as safetensors.
+
+    Args:
+        network: Any, on any device, in any memory format.
+        path: The file, usually ``*.safetensors``; its folder is made.
+    """
+    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(state, temporary)
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Put back what ``save_weights`` wrote.
+
+    Args:
+        network: Made like the one that was saved.
+        path: The file.
+
+    Raises:
+        LusbioError: If the file is missing or broken, or a name or shape differs; nothing is loaded then.
+    """
+    _load_strictly(network, read_weights(path), path)
