@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lusbio.videos import CachedVideo
+from lusbio.videos import CachedVideo, DecodedVideo
 
 EVALUATION_BATCH = 32
 """Clips of a batch that is only predicted. (Engineering choice.)"""
@@ -129,7 +129,7 @@ def apply_augmentation(clips: torch.Tensor, maps: torch.Tensor, brightness: torc
 
 
 class ClipDataset(Dataset):
-    """Clips cut from cached videos, whole batches at a time.
+    """Clips cut from decoded videos, whole batches at a time.
 
     An item is asked for by ``(video, start)``: the row of the video and the clip's first frame.
 
@@ -140,7 +140,7 @@ class ClipDataset(Dataset):
         clip_frames: Frames of a clip, T.
     """
 
-    def __init__(self, videos: Sequence[CachedVideo], targets: torch.Tensor, clip_frames: int):
+    def __init__(self, videos: Sequence[CachedVideo | DecodedVideo], targets: torch.Tensor, clip_frames: int):
         self.videos = videos
         self.targets = targets
         self.clip_frames = clip_frames
@@ -231,7 +231,7 @@ class ClipDataModule(pl.LightningDataModule):
         self.validation_rows = validation_rows
         self.batch_size = batch_size
         self.validation_clips = validation_clips
-        frames = np.array([video.info.frames for video in dataset.videos])
+        frames = np.array([video.n_frames for video in dataset.videos])
         self.sampler = TrainingSampler(training_rows, frames, dataset.clip_frames, clips_per_epoch, seed)
 
     def train_dataloader(self) -> DataLoader:
@@ -257,7 +257,7 @@ def evaluation_loader(dataset: ClipDataset, rows: np.ndarray, n_clips: int) -> D
     items = [
         (int(row), int(start))
         for row in rows
-        for start in evaluation_starts(dataset.videos[row].info.frames, dataset.clip_frames, n_clips)
+        for start in evaluation_starts(dataset.videos[row].n_frames, dataset.clip_frames, n_clips)
     ]
     return DataLoader(dataset, EVALUATION_BATCH, sampler=items, collate_fn=_as_it_is)
 

@@ -13,8 +13,9 @@ import json
 import platform
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from lusbio.cohorts.table import Cohort, fingerprint
 from lusbio.errors import LusbioError
 from lusbio.files import atomic_path, write_csv, write_json
 from lusbio.paths import build_folder
-from lusbio.profiles import Profile, find_profile
+from lusbio.profiles import Profile
 from lusbio.splits import assign_splits, check_no_leakage, choose_protocol, make_folds, oversample, run_folds
 from lusbio.videos import CachedVideo, FrameCache
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
@@ -34,7 +35,7 @@ BIOMARKER_TASK = "biomarkers"
 """What the biomarker network is trained on, where a ``RunSpec`` names its task."""
 
 _NOT_TRAINING = ("name", "initial_weights", "patients", "video_size", "video_frames", "bootstrap_draws")
-_CODE = ("clips.py", "training.py", "splits.py", "models")
+_TRAINING_CODE = ("clips.py", "training.py", "splits.py", "models")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class RunSpec:
     Attributes:
         task: ``"biomarkers"``, or a key of ``TASKS`` for an end-to-end network.
         fold: Run fold of the protocol.
-        profile: Name of the profile.
+        profile: Sizes and settings; those that only decide on cohorts and intervals do not count.
         cohort: Name of the cohort.
         data: Fingerprint of the cohort's table and videos.
         protocol: ``"paper"``, ``"cross"`` or ``"final"``, see ``lusbio.splits``.
@@ -55,7 +56,7 @@ class RunSpec:
 
     task: str
     fold: int
-    profile: str
+    profile: Profile
     cohort: str
     data: str
     protocol: str
@@ -66,40 +67,48 @@ class RunSpec:
     @property
     def run_id(self) -> str:
         """The name of the run's folder, e.g. ``"biomarkers-fold0-3f2a..."``."""
-        profile = {k: v for k, v in asdict(find_profile(self.profile)).items() if k not in _NOT_TRAINING}
-        content = json.dumps(
-            {"spec": asdict(self), "profile": profile, "code": code_fingerprint()}, sort_keys=True
-        )
+        spec = asdict(self)
+        spec["profile"] = {k: v for k, v in spec["profile"].items() if k not in _NOT_TRAINING}
+        content = json.dumps({"spec": spec, "code": code_fingerprint()}, sort_keys=True)
         return f"{self.task}-fold{self.fold}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+    @classmethod
+    def from_json(cls, content: dict) -> "RunSpec":
+        """The spec that ``run.json`` or a model's card holds."""
+        profile = content["profile"] | {"video_frames": tuple(content["profile"]["video_frames"])}
+        return cls(**content | {"profile": Profile(**profile)})
 
 
 @functools.cache
-def code_fingerprint() -> str:
-    """A hash of the code that decides what a training computes.
+def code_fingerprint(*places: str) -> str:
+    """A hash of the code that decides what a training, or something else, computes.
 
-    Taken over the syntax trees of clips, models, splits and training without docstrings and
-    comments, so that prose, plots and tables never make a run be repeated.
+    Taken over the syntax trees without docstrings and comments, so that prose, plots and tables
+    never make a run be repeated.
+
+    Args:
+        *places: Modules (``"experts.py"``) and subpackages (``"models"``) of the package; by
+            default those that decide a training.
 
     Returns:
         12 hexadecimal digits.
     """
     package = Path(__file__).parent
-    files = sorted(
-        f
-        for name in _CODE
-        for f in ([package / name] if name.endswith(".py") else package.glob(f"{name}/*.py"))
-    )
     digest = hashlib.sha256()
-    for file in files:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-                node.body = [
-                    n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))
-                ]
-        digest.update(ast.unparse(tree).encode())
+    for place in places or _TRAINING_CODE:
+        files = [package / place] if place.endswith(".py") else sorted((package / place).glob("*.py"))
+        for file in files:
+            digest.update(ast.unparse(_without_docstrings(file.read_text(encoding="utf-8"))).encode())
     return digest.hexdigest()[:12]
+
+
+def _without_docstrings(source: str) -> ast.Module:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            strings = [n for n in node.body if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
+            node.body = [n for n in node.body if n not in strings]
+    return tree
 
 
 @dataclass(frozen=True)
@@ -137,9 +146,7 @@ class PreparedCohort:
             Specs with this cohort and profile.
         """
         return [
-            RunSpec(
-                task, fold, self.profile.name, self.cohort.name, self.data, self.protocol, initial_weights
-            )
+            RunSpec(task, fold, self.profile, self.cohort.name, self.data, self.protocol, initial_weights)
             for fold in run_folds(self.protocol)
         ]
 
@@ -184,6 +191,20 @@ def available_tasks(table: pd.DataFrame) -> list[str]:
     return [task for task in TASKS if table[task].nunique() > 1]
 
 
+def list_specs(prepared: PreparedCohort, initial_weights: str) -> list[RunSpec]:
+    """The grid of runs behind the tables: the biomarker network and one network per task, every fold.
+
+    Args:
+        prepared: The cohort.
+        initial_weights: See ``RunSpec``.
+
+    Returns:
+        Specs, biomarkers first; tasks that the cohort has no labels for are left out.
+    """
+    tasks = [BIOMARKER_TASK, *available_tasks(prepared.cohort.table)]
+    return [spec for task in tasks for spec in prepared.specs(task, initial_weights)]
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run, as read from its folder.
@@ -208,6 +229,11 @@ class Run:
     def probabilities(self) -> np.ndarray:
         """float64 (V, K): 38 biomarkers, or the classes of the task."""
         return self.predictions.filter(regex=r"^p_\d+$").to_numpy(np.float64)
+
+    @property
+    def biomarkers(self) -> np.ndarray:
+        """Of a biomarker run: float64 (V, 38), NaN for those that were masked in training."""
+        return np.where(np.isin(BIOMARKER_NAMES, self.info["masked"]), np.nan, self.probabilities)
 
     @property
     def splits(self) -> np.ndarray:
@@ -240,7 +266,7 @@ def load_run(folder: Path) -> Run:
     if not is_finished(folder):
         raise LusbioError(f"{folder}: no finished run here (run.json is missing)")
     info = json.loads((folder / "run.json").read_text())
-    spec = RunSpec(**{field.name: info["spec"][field.name] for field in fields(RunSpec)})
+    spec = RunSpec.from_json(info["spec"])
     predictions = pd.read_csv(folder / "predictions.csv", dtype={"video_id": str})
     features = np.load(folder / "features.npy", allow_pickle=False)
     seconds = json.loads((folder / "timing.json").read_text())["seconds"]
@@ -286,7 +312,13 @@ def execute_many(
 
     todo = [spec for spec in dict.fromkeys(specs) if not is_finished(runs_folder() / spec.run_id)]
     say(f"{len(specs)} runs, {len(todo)} to train, {min(jobs, max(1, len(todo)))} at a time, one thread each")
-    with _follow_logs(todo, say), joblib.parallel_config("loky", inner_max_num_threads=1):
+    with (
+        _follow_logs(todo, say),
+        joblib.parallel_config("loky", inner_max_num_threads=1),
+        warnings.catch_warnings(),
+    ):
+        # joblib replaces workers whose memory has grown, which is what a training does to them.
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
         joblib.Parallel(n_jobs=jobs)(joblib.delayed(execute)(spec, prepared) for spec in todo)
     return find_runs(specs)
 
@@ -423,6 +455,12 @@ def select_rows(
     return rows, targets, masked
 
 
+def labels_of(run: Run, prepared: PreparedCohort) -> np.ndarray:
+    """The labels that a biomarker run can be judged by: float64 (V, 38), NaN where unknown or masked."""
+    labels = prepared.cohort.table[list(BIOMARKER_NAMES)].to_numpy(np.float64)
+    return np.where(np.isin(BIOMARKER_NAMES, run.info["masked"]), np.nan, labels)
+
+
 def encode_task(table: pd.DataFrame, task: str) -> np.ndarray:
     """A task's classes as numbers.
 
@@ -456,9 +494,14 @@ def _build(spec: RunSpec, prepared: PreparedCohort, rows: dict[str, np.ndarray],
     repeated = rows["train"][oversample(labels, train["group_id"].tolist(), spec.seed)]
     dataset = clips.ClipDataset(prepared.videos, torch.from_numpy(targets), profile.frames)
     data = clips.ClipDataModule(
-        dataset, repeated, rows["val"], clips_per_epoch=profile.clips_per_epoch, batch_size=profile.batch_size,
-        validation_clips=profile.validation_clips, seed=spec.seed,
-    )  # fmt: skip
+        dataset,
+        repeated,
+        rows["val"],
+        clips_per_epoch=profile.clips_per_epoch,
+        batch_size=profile.batch_size,
+        validation_clips=profile.validation_clips,
+        seed=spec.seed,
+    )
     steps = len(data.train_dataloader())
     module = training.VideoModule(
         network, multilabel=multilabel, profile=profile, steps_per_epoch=steps, seed=spec.seed

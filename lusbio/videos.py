@@ -3,6 +3,7 @@
 The only module that opens or writes a video file.
 """
 
+import gc
 import io
 import json
 import sys
@@ -96,19 +97,17 @@ def _read_video(path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
 
 
 def _read_container(source: Path | io.BytesIO, path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
-    """Decode through imageio's pyav plugin, frame by frame: ``imread`` makes up frames that are missing."""
+    """Decode through imageio's pyav plugin, frame by frame: its ``imread`` invents missing frames."""
     import av
     import imageio.v3 as iio
 
     try:
-        shrink = [("scale", f"{size}:{size}:flags=area")]
-        frames = list(iio.imiter(source, plugin="pyav", format="gray", filter_sequence=shrink))
-        if isinstance(source, io.BytesIO):
-            source.seek(0)
-        announced, height, width = iio.improps(source, plugin="pyav").shape[:3]
-        if isinstance(source, io.BytesIO):
-            source.seek(0)
-        fps = iio.immeta(source, plugin="pyav").get("fps")
+        with iio.imopen(source, "r", plugin="pyav") as reader:
+            announced, height, width = reader.properties().shape[:3]
+            fps = reader.metadata().get("fps")
+            frames = list(
+                reader.iter(format="gray", filter_sequence=[("scale", f"{size}:{size}:flags=area")])
+            )
     except (OSError, av.error.FFmpegError, StopIteration, IndexError, ValueError) as error:
         raise VideoError(path, f"does not decode as a video ({_first_line(error)})") from error
     if not frames:
@@ -234,9 +233,34 @@ class CachedVideo:
     sha256: str
     info: VideoInfo
 
+    @property
+    def n_frames(self) -> int:
+        """N."""
+        return self.info.frames
+
     def load(self) -> np.ndarray:
         """The frames as a read-only memory map, uint8 (N, size, size)."""
         return np.load(self.frames_path, mmap_mode="r", allow_pickle=False)
+
+
+@dataclass(frozen=True)
+class DecodedVideo:
+    """A decoded video in memory, for where there is nothing to keep.
+
+    Attributes:
+        frames: uint8 (N, size, size).
+    """
+
+    frames: np.ndarray
+
+    @property
+    def n_frames(self) -> int:
+        """N."""
+        return len(self.frames)
+
+    def load(self) -> np.ndarray:
+        """The frames, uint8 (N, size, size)."""
+        return self.frames
 
 
 class FrameCache:
@@ -274,8 +298,12 @@ class FrameCache:
             except VideoError as error:
                 return error
 
-        with ThreadPoolExecutor(max(1, workers)) as pool:
-            results = list(_with_progress(pool.map(attempt, paths), len(paths)))
+        gc.freeze()  # imageio collects garbage at every close, which takes long with torch in memory
+        try:
+            with ThreadPoolExecutor(max(1, workers)) as pool:
+                results = list(_with_progress(pool.map(attempt, paths), len(paths)))
+        finally:
+            gc.unfreeze()
         broken = [str(result) for result in results if isinstance(result, VideoError)]
         if broken:
             raise CohortError("videos", broken)

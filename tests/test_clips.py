@@ -70,9 +70,9 @@ def test_flipping_twice_gives_the_clip_back():
 
 def test_draws_stay_in_the_published_ranges_and_happen_half_of_the_time():
     maps, brightness = draw_augmentation(20_000, torch.Generator().manual_seed(0))
-    assert 0.8 <= brightness.min() and brightness.max() <= 1.1
+    assert brightness.min() >= 0.8 and brightness.max() <= 1.1
     scale = 1 / torch.linalg.vector_norm(maps[:, 1, :2], dim=1)
-    assert 0.8 - 1e-4 <= scale.min() and scale.max() <= 1.2 + 1e-4
+    assert scale.min() >= 0.8 - 1e-4 and scale.max() <= 1.2 + 1e-4
     angle = torch.rad2deg(torch.atan2(maps[:, 1, 0], maps[:, 1, 1]))
     assert angle.abs().max() <= 15.001 and maps[:, :, 2].abs().max() <= 0.1
     changed = {

@@ -1,0 +1,159 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from small_cohort import TINY, make_small_cohort
+
+from lusbio import runs
+from lusbio.errors import LusbioError
+from lusbio.vocabulary import BIOMARKER_NAMES
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "build"))
+    return runs.prepare_cohort(make_small_cohort(tmp_path / "cohort"), TINY)
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
+def test_a_run_leaves_weights_predictions_features_log_and_card(prepared):
+    spec = prepared.specs("lung_severity")[0]
+    (run,) = runs.execute_many([spec], prepared, say=silent)
+    assert run.probabilities.shape == (40, 4) and run.features.shape == (40, 512)
+    np.testing.assert_allclose(run.probabilities.sum(1), 1, atol=1e-5)
+    assert run.predictions["video_id"].tolist() == prepared.cohort.table["video_id"].tolist()
+    assert (run.splits == prepared.splits(0)).all() and set(run.splits) == {"train", "val", "test"}
+    assert len(pd.read_csv(run.folder / "log.csv")) == 3 and run.spec == spec and run.minutes > 0
+    names = {path.name for path in run.folder.iterdir()}
+    assert names >= {
+        "weights.safetensors",
+        "predictions.csv",
+        "features.npy",
+        "log.csv",
+        "run.json",
+        "timing.json",
+    }
+    assert not any(name.endswith(".ckpt") or ".tmp" in name for name in names)
+
+
+def test_a_finished_run_is_not_repeated(prepared):
+    spec = prepared.specs("lung_severity")[0]
+    (run,) = runs.execute_many([spec], prepared, say=silent)
+    written = (run.folder / "weights.safetensors").stat().st_mtime_ns
+    runs.execute_many([spec, spec], prepared, say=silent)
+    assert (run.folder / "weights.safetensors").stat().st_mtime_ns == written
+
+
+def test_the_same_spec_gives_the_same_bytes_with_one_or_two_workers(prepared, tmp_path, monkeypatch):
+    specs = prepared.specs("lung_severity")[:1] + prepared.specs(runs.BIOMARKER_TASK)[:1]
+    first = runs.execute_many(specs, prepared, jobs=1, say=silent)
+    monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "build2"))
+    second = runs.execute_many(specs, prepared, jobs=2, say=silent)
+    for a, b in zip(first, second, strict=True):
+        assert a.folder != b.folder
+        for name in ("weights.safetensors", "predictions.csv", "features.npy", "log.csv", "run.json"):
+            assert (a.folder / name).read_bytes() == (b.folder / name).read_bytes(), name
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from small_cohort import make_small_cohort, TINY
+from lusbio import runs
+prepared = runs.prepare_cohort(make_small_cohort(Path({cohort!r})), TINY)
+runs.execute(prepared.specs("lung_severity")[0], prepared)
+"""
+
+
+@pytest.mark.parametrize("after_epoch", [1, 2])
+def test_a_killed_run_resumes_to_the_same_bytes(prepared, tmp_path, monkeypatch, after_epoch):
+    (whole,) = runs.execute_many(prepared.specs("lung_severity")[:1], prepared, say=silent)
+    environment = {**os.environ, "LUSBIO_BUILD": str(tmp_path / "killed")}
+    script = KILLED.format(tests=str(Path(__file__).parent), cohort=str(tmp_path / "cohort"))
+    folder = tmp_path / "killed" / "runs" / whole.folder.name
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment)
+    while process.poll() is None:
+        log = folder / "log.csv"
+        if (
+            (folder / "resume.ckpt").exists()
+            and log.exists()
+            and len(log.read_text().splitlines()) > after_epoch
+        ):
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.001)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL and not (folder / "run.json").exists()
+    monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "killed"))
+    (resumed,) = runs.execute_many(prepared.specs("lung_severity")[:1], prepared, say=silent)
+    assert (resumed.folder / "log.txt").read_text().count("epoch 1/3") == 1, (
+        "it began again instead of resuming"
+    )
+    for name in ("weights.safetensors", "predictions.csv", "features.npy", "log.csv", "run.json"):
+        assert (whole.folder / name).read_bytes() == (resumed.folder / name).read_bytes(), name
+    assert len(json.loads((resumed.folder / "timing.json").read_text())["epochs"]) == 3
+
+
+def test_a_biomarker_with_one_value_in_training_is_masked(prepared):
+    rows, targets, masked = runs.select_rows(prepared.specs(runs.BIOMARKER_TASK)[0], prepared)
+    known = ~np.isnan(targets).all(0)
+    assert known.sum() == 2 and BIOMARKER_NAMES[7] in masked and BIOMARKER_NAMES[0] not in masked
+    assert len(rows["train"]) == (prepared.splits(0) == "train").sum()
+
+
+def test_videos_without_a_label_are_predicted_but_not_learnt_from(prepared):
+    table = prepared.cohort.table.copy()
+    table.loc[table["patient_id"] == "p0", "lung_severity"] = np.nan
+    partial = replace(prepared, cohort=replace(prepared.cohort, table=table))
+    rows, targets, _ = runs.select_rows(partial.specs("lung_severity")[0], partial)
+    assert (targets[table["patient_id"] == "p0"] == -1).all()
+    assert not set(rows["train"]) & set(np.flatnonzero(table["patient_id"] == "p0"))
+
+
+def test_a_task_without_two_classes_is_refused(prepared):
+    table = prepared.cohort.table.assign(lung_severity="1")
+    single = replace(prepared, cohort=replace(prepared.cohort, table=table))
+    with pytest.raises(LusbioError, match="fewer than two classes of lung_severity"):
+        runs.select_rows(single.specs("lung_severity")[0], single)
+
+
+def test_other_data_are_refused(prepared):
+    spec = replace(prepared.specs("lung_severity")[0], data="0" * 16)
+    with pytest.raises(LusbioError, match="is about data 0000"):
+        runs.execute(spec, prepared)
+
+
+def test_a_run_that_is_missing_is_named(prepared):
+    spec = prepared.specs("disease")[2]
+    with pytest.raises(LusbioError, match=spec.run_id):
+        runs.find_runs([spec])
+
+
+def test_whatever_decides_the_numbers_changes_the_name(prepared):
+    spec = prepared.specs("lung_severity")[0]
+    slower = replace(spec.profile, learning_rate=1e-4)
+    others = [replace(spec, seed=1), replace(spec, fold=1), replace(spec, data="1" * 16),
+              replace(spec, profile=slower), replace(spec, initial_weights="imagenet")]  # fmt: skip
+    assert len({other.run_id for other in [spec, *others]}) == 6
+    assert replace(spec, profile=replace(spec.profile, bootstrap_draws=7)).run_id == spec.run_id
+
+
+def test_the_network_learns_what_is_plain_to_see(prepared):
+    longer = replace(prepared.profile, epochs=8, clips_per_epoch=48)
+    learnt = replace(prepared, profile=longer)
+    (run,) = runs.execute_many(learnt.specs("disease")[:1], learnt, say=silent)
+    test = run.splits == "test"
+    truth = runs.encode_task(prepared.cohort.table, "disease")
+    assert (run.probabilities.argmax(1) == truth)[test].mean() >= 0.75
