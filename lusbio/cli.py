@@ -1,0 +1,150 @@
+"""The command line: ``lusbio fetch | simulate | check | train | score``. Each verb calls one function."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from lusbio.errors import LusbioError
+from lusbio.profiles import PROFILES, find_profile
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: Words after ``lusbio``; None takes them from the command line.
+
+    Returns:
+        0 when it worked; 1 when what was handed in is wrong, after one line (or one per problem) on
+        standard error; 130 when interrupted.
+    """
+    options = build_parser().parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except LusbioError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader of our output, e.g. `head`, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted; what is finished is kept, run it again to go on", file=sys.stderr)
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The verbs and their options."""
+    parser = argparse.ArgumentParser(prog="lusbio", description="Lung ultrasound biomarkers. Research only.")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+
+    fetch = verbs.add_parser("fetch", help="download a public cohort, checksummed; resumes")
+    fetch.add_argument("name", choices=["covid_blues", "pocovid", "covidx_us"])
+    fetch.set_defaults(run=run_fetch)
+
+    simulate = verbs.add_parser("simulate", help="make a synthetic cohort with exact truth; resumes")
+    simulate.add_argument("--out", type=Path, required=True, help="folder to write")
+    simulate.add_argument("--patients", type=int, default=189)
+    simulate.add_argument("--seed", type=int, default=0)
+    simulate.add_argument("--probe", choices=["linear", "convex"], default="linear")
+    simulate.add_argument("--size", type=int, default=224, help="pixels, height and width")
+    simulate.add_argument("--frames", type=int, help="frames of every video (default: 60 to 150)")
+    _add_jobs(simulate)
+    simulate.set_defaults(run=run_simulate)
+
+    check = verbs.add_parser("check", help="list every problem of a cohort, or what is in it")
+    check.add_argument("cohort", help="covid_blues, pocovid, or a folder with cohort.csv and videos")
+    check.set_defaults(run=run_check)
+
+    train = verbs.add_parser("train", help="train the networks of the paper, or with --final one for use")
+    train.add_argument("--cohort", default="synthetic", help="synthetic, covid_blues, pocovid or a folder")
+    train.add_argument("--profile", choices=list(PROFILES), default="laptop")
+    train.add_argument(
+        "--final", action="store_true", help="on all patients, with experts, as a model folder"
+    )
+    train.add_argument("--out", type=Path, help="with --final: the model folder to write")
+    _add_jobs(train)
+    train.set_defaults(run=run_train)
+
+    score = verbs.add_parser("score", help="biomarkers and decisions for videos, as CSV on standard output")
+    score.add_argument("videos", nargs="+", type=Path, metavar="VIDEO_OR_FOLDER")
+    score.add_argument("--model", type=Path, help="model folder or run (default: the newest, largest run)")
+    score.set_defaults(run=run_score)
+    return parser
+
+
+def _add_jobs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="workers (default: all cores)")
+
+
+def run_fetch(options: argparse.Namespace) -> None:
+    """``lusbio fetch``."""
+    from lusbio.cohorts.download import fetch
+
+    print(fetch(options.name))
+
+
+def run_simulate(options: argparse.Namespace) -> None:
+    """``lusbio simulate``."""
+    from lusbio.cohorts.check import describe_cohort
+    from lusbio.cohorts.synthetic import simulate_cohort
+
+    frames = (options.frames, options.frames) if options.frames else (60, 150)
+    cohort = simulate_cohort(
+        options.out,
+        patients=options.patients,
+        seed=options.seed,
+        probe=options.probe,
+        size=options.size,
+        frames=frames,
+        jobs=options.jobs,
+    )
+    print(describe_cohort(cohort))
+
+
+def run_check(options: argparse.Namespace) -> int:
+    """``lusbio check``: 1 when there are problems."""
+    from lusbio.cohorts.check import check_cohort, describe_cohort
+    from lusbio.cohorts.sources import load_cohort
+
+    problems = check_cohort(options.cohort)
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if problems:
+        return 1
+    print(describe_cohort(load_cohort(options.cohort, find_profile("laptop"))))
+    return 0
+
+
+def run_train(options: argparse.Namespace) -> None:
+    """``lusbio train``, with and without ``--final``."""
+    from lusbio.cohorts.sources import load_cohort
+    from lusbio.models.weights import find_initial_weights
+    from lusbio.runs import execute_many, list_specs, prepare_cohort
+    from lusbio.scoring import default_model_folder, train_final
+
+    profile = find_profile(options.profile)
+    cohort = load_cohort(options.cohort, profile, options.jobs)
+    weights = find_initial_weights(profile.initial_weights)
+    print(weights.description, file=sys.stderr)
+    prepared = prepare_cohort(cohort, profile, options.jobs, protocol="final" if options.final else None)
+    if options.final:
+        folder = options.out or default_model_folder(cohort.name, profile.name)
+        train_final(prepared, folder, weights.name)
+        print(folder)
+        return
+    for run in execute_many(list_specs(prepared, weights.name), prepared, options.jobs):
+        print(run.folder)
+
+
+def run_score(options: argparse.Namespace) -> None:
+    """``lusbio score``: CSV on standard output."""
+    from lusbio.scoring import find_model, find_videos, score_videos
+
+    scores = score_videos(find_videos(options.videos), find_model(options.model))
+    scores.to_csv(sys.stdout, index=False, float_format="%.4f", lineterminator="\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,259 @@
+"""From a folder of weights and experts to numbers for a video that nobody has seen.
+
+A *model folder* is what ``lusbio train --final`` writes: the biomarker network (safetensors), one
+expert per task (skops) and ``card.json``, which says what it was made from. A finished biomarker
+run can be scored with too; it has no experts.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lusbio.decisions import fill_masked, handed_over
+from lusbio.errors import CohortError, LusbioError, VideoError
+from lusbio.experts import EXPERT_NAMES, Expert, fit_expert, load_expert, save_expert
+from lusbio.files import write_json
+from lusbio.metrics import biomarker_metrics, task_metrics
+from lusbio.paths import build_folder
+from lusbio.profiles import Profile
+from lusbio.runs import (
+    BIOMARKER_TASK,
+    PreparedCohort,
+    Run,
+    RunSpec,
+    available_tasks,
+    encode_task,
+    execute_many,
+    is_finished,
+    labels_of,
+    load_run,
+    runs_folder,
+)
+from lusbio.videos import VIDEO_SUFFIXES, DecodedVideo, decode_video
+from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
+
+CARD_FILE = "card.json"
+WEIGHTS_FILE = "weights.safetensors"
+LIMITS = (
+    "For research only; not a medical device. Trained on one cohort: probabilities do not carry over to other "
+    "probes, presets or populations without a check. Biomarkers listed as masked were never learnt."
+)
+
+
+def train_final(prepared: PreparedCohort, folder: Path, initial_weights: str) -> dict:
+    """Fit the biomarker network and the experts on all patients of a cohort, for use on others.
+
+    A fifth of the patients chooses the epoch, the fit and, per task, the expert; everybody else is
+    trained on. What the card says of quality is measured on that fifth: it is optimistic, and the
+    tables of the paper, from patients that nothing was chosen on, are what to quote.
+
+    Args:
+        prepared: A cohort prepared with protocol ``"final"``.
+        folder: The model folder to write; ``card.json`` comes last.
+        initial_weights: See ``RunSpec``.
+
+    Returns:
+        The content of ``card.json``.
+
+    Raises:
+        LusbioError: If there is nothing to learn.
+    """
+    (run,) = execute_many(prepared.specs(BIOMARKER_TASK, initial_weights), prepared)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CARD_FILE).unlink(missing_ok=True)
+    experts = {}
+    for task in available_tasks(prepared.cohort.table):
+        expert, quality = _best_expert(run, task, prepared)
+        save_expert(expert, folder / f"{task}.skops")
+        experts[task] = {"expert": expert.name, "classes": list(TASKS[task].classes), "validation": quality}
+    (folder / WEIGHTS_FILE).write_bytes((run.folder / WEIGHTS_FILE).read_bytes())
+    card = {
+        "cohort": prepared.cohort.name, "simulated": prepared.cohort.simulated, "notes": list(prepared.cohort.notes),
+        "videos": run.info["videos"], "run": run.folder.name, "network": asdict(run.spec),
+        "initial_weights": run.info["initial_weights"], "masked": run.info["masked"],
+        "validation": _biomarker_quality(run, prepared), "experts": experts, "limits": LIMITS,
+        "versions": run.info["versions"],
+    }  # fmt: skip
+    write_json(card, folder / CARD_FILE)
+    return card
+
+
+def _best_expert(run: Run, task: str, prepared: PreparedCohort) -> tuple[Expert, dict[str, float]]:
+    """The expert with the best validation accuracy of all seven, and its validation metrics."""
+    features, labels = handed_over(run), encode_task(prepared.cohort.table, task)
+    groups, n_classes = prepared.cohort.table["group_id"].to_numpy(), len(TASKS[task].classes)
+    train, val = ((run.splits == split) & (labels >= 0) for split in ("train", "val"))
+    fitted = [
+        fit_expert(
+            name,
+            features[train],
+            labels[train],
+            groups[train],
+            features[val],
+            labels[val],
+            n_classes=n_classes,
+        )
+        for name in EXPERT_NAMES
+    ]
+    best = max(fitted, key=lambda expert: expert.validation_accuracy)
+    metrics = task_metrics(labels[val], best.predict_probabilities(features[val]))
+    return best, {name: round(metrics[name], 4) for name in ("auc", "accuracy", "f1")}
+
+
+def _biomarker_quality(run: Run, prepared: PreparedCohort) -> dict[str, float]:
+    labels = labels_of(run, prepared)
+    rows = (run.splits == "val") & ~np.isnan(labels).all(1)
+    return {
+        k: round(float(v), 4) for k, v in biomarker_metrics(labels[rows], run.probabilities[rows]).items()
+    }
+
+
+@dataclass(frozen=True)
+class Model:
+    """What videos are scored with.
+
+    Attributes:
+        folder: A model folder or a finished biomarker run.
+        profile: Decides frames, size and clips.
+        masked: Biomarkers that were never learnt.
+        experts: Expert by task; empty for a run.
+    """
+
+    folder: Path
+    profile: Profile
+    masked: tuple[str, ...]
+    experts: dict[str, Expert]
+
+
+def find_model(folder: Path | None) -> Model:
+    """A model folder, a run, or by default the newest finished biomarker run of the largest profile.
+
+    Args:
+        folder: A model folder or a biomarker run's folder; None to look for a run.
+
+    Returns:
+        The model; its network is not loaded yet.
+
+    Raises:
+        LusbioError: If there is none, and how to make one.
+    """
+    if folder is not None and (folder / CARD_FILE).is_file():
+        card = json.loads((folder / CARD_FILE).read_text())
+        experts = {task: load_expert(folder / f"{task}.skops") for task in card["experts"]}
+        return Model(folder, RunSpec.from_json(card["network"]).profile, tuple(card["masked"]), experts)
+    if folder is not None:
+        if not is_finished(folder):
+            raise LusbioError(
+                f"{folder}: neither a model folder (no {CARD_FILE}) nor a finished run (no run.json)"
+            )
+        run = load_run(folder)
+        if run.spec.task != BIOMARKER_TASK:
+            raise LusbioError(f"{folder}: a run for {run.spec.task}, expected one for {BIOMARKER_TASK}")
+        return Model(folder, run.spec.profile, tuple(run.info["masked"]), {})
+    finished = [path for path in runs_folder().glob(f"{BIOMARKER_TASK}-*") if is_finished(path)]
+    if not finished:
+        raise LusbioError("no finished biomarker run to score with; `make paper` or `lusbio train` makes one")
+    newest = max((load_run(path) for path in finished), key=_size_and_age)
+    return Model(newest.folder, newest.spec.profile, tuple(newest.info["masked"]), {})
+
+
+def _size_and_age(run: Run) -> tuple[int, float]:
+    """What makes a run the one to score with: pixels of a clip, then when it was finished."""
+    profile = run.spec.profile
+    return profile.frames * profile.image_size**2, (run.folder / "run.json").stat().st_mtime
+
+
+def find_videos(places: Sequence[Path]) -> list[Path]:
+    """The video files of files and folders.
+
+    Args:
+        places: Video files, and folders that are searched for them, subfolders included.
+
+    Returns:
+        Files, in the order given; those of a folder sorted.
+
+    Raises:
+        LusbioError: If a place does not exist, or a folder holds no video.
+    """
+    found = []
+    for place in places:
+        if place.is_dir():
+            inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+            if not inside:
+                raise LusbioError(
+                    f"{place}: no video in this folder (looked for {', '.join(VIDEO_SUFFIXES)})"
+                )
+            found += inside
+        else:
+            found.append(place)
+    return found
+
+
+def score_videos(paths: Sequence[Path], model: Model) -> pd.DataFrame:
+    """Biomarkers, and what the experts make of them, for videos without labels.
+
+    All videos are decoded before the network is loaded, so that a broken one costs seconds.
+
+    Args:
+        paths: Video files.
+        model: From ``find_model``.
+
+    Returns:
+        One row per video: ``video_id`` (the file's name without suffix), 38 probabilities by
+        biomarker name (NaN for those that the model never learnt), and for each task of the model
+        the class probabilities ``task=class``.
+
+    Raises:
+        CohortError: With one line for every video that does not decode.
+    """
+    profile = model.profile
+    frames, broken = [], []
+    for path in paths:
+        try:
+            frames.append(decode_video(path, profile.image_size))
+        except VideoError as error:
+            broken.append(str(error))
+    if broken:
+        raise CohortError("videos", broken)
+    probabilities = _find_biomarkers(frames, model)
+    probabilities[:, np.isin(BIOMARKER_NAMES, model.masked)] = np.nan
+    scores = pd.DataFrame(probabilities, columns=list(BIOMARKER_NAMES))
+    scores.insert(0, "video_id", [path.stem for path in paths])
+    for task, expert in model.experts.items():
+        names = [f"{task}={name}" for name in TASKS[task].classes]
+        scores[names] = expert.predict_probabilities(fill_masked(probabilities))
+    return scores
+
+
+def _find_biomarkers(videos: Sequence[np.ndarray], model: Model) -> np.ndarray:
+    """Probabilities float64 (V, 38) of decoded videos, averaged over the profile's evaluation clips."""
+    import torch
+
+    from lusbio import clips, training
+
+    network = load_network(model)
+    profile, device = model.profile, training.choose_device()
+    unknown = torch.full((len(videos), len(BIOMARKER_NAMES)), torch.nan)
+    dataset = clips.ClipDataset([DecodedVideo(frames) for frames in videos], unknown, profile.frames)
+    loader = clips.evaluation_loader(dataset, np.arange(len(videos)), profile.evaluation_clips)
+    module = training.VideoModule(network, multilabel=True, profile=profile, steps_per_epoch=1, seed=0)
+    return training.predict(module, loader, device=device)[0].astype(np.float64)
+
+
+def load_network(model: Model):
+    """The biomarker network of a model, in evaluation mode: a ``TSMResNet18`` with 38 outputs."""
+    from lusbio.models.tsm import TSMResNet18
+    from lusbio.models.weights import load_weights
+
+    network = TSMResNet18(len(BIOMARKER_NAMES), model.profile.frames)
+    load_weights(network, model.folder / WEIGHTS_FILE)
+    return network.eval()
+
+
+def default_model_folder(cohort: str, profile: str) -> Path:
+    """Where ``lusbio train --final`` writes unless told otherwise."""
+    return build_folder("models", f"{cohort}-{profile}")

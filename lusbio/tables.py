@@ -1,0 +1,378 @@
+"""The paper's tables: data frames in, data frames and Markdown out. Numbers x 100, as published."""
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lusbio import __version__, paths
+from lusbio.decisions import Decisions
+from lusbio.files import write_csv, write_text
+from lusbio.metrics import biomarker_aucs, biomarker_metrics, task_metrics
+from lusbio.runs import PreparedCohort, Run, labels_of
+from lusbio.statistics import bootstrap_metrics, weighted_biomarker_metrics
+from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKERS, TASKS
+
+TABLE1_METRICS = ("auc", "accuracy")
+METRIC_TITLES = {
+    "auc": "AUC",
+    "accuracy": "Accuracy",
+    "precision": "Precision",
+    "f1": "F1",
+    "element_accuracy": "Accuracy per biomarker",
+    "weighted_recall": "Recall (weighted)",
+    "weighted_precision": "Precision (weighted)",
+    "weighted_f1": "F1 (weighted)",
+    "exact_match": "All biomarkers right",
+    "mean_auc": "AUC (mean over biomarkers)",
+}
+FEATURE_TITLES = {"end_to_end": "end-to-end", "biomarkers": "biomarkers"}
+
+
+@cache
+def read_published(table: str) -> pd.DataFrame:
+    """The published numbers of one table.
+
+    Args:
+        table: ``"table1"``, ``"table2"``, ``"table4"`` or ``"table7"``.
+
+    Returns:
+        Columns ``features, classifier, task, metric, published_mean, published_sd``, in percent.
+
+    Source: Gare et al. 2022; the paper's private cohort.
+    """
+    published = pd.read_csv(Path(__file__).parent / "published" / "published.csv")
+    published = published[published["table"] == table].drop(columns="table")
+    return published.rename(columns={"mean": "published_mean", "sd": "published_sd"}).reset_index(drop=True)
+
+
+def describe_origin(prepared: PreparedCohort, runs: Sequence[Run]) -> str:
+    """The line that stands above every table and figure: what the numbers come from.
+
+    Args:
+        prepared: The cohort.
+        runs: The runs behind the numbers.
+
+    Returns:
+        One line: simulated or real, cohort, videos and patients, profile, initial weights, device,
+        commit.
+    """
+    table = prepared.cohort.table
+    kind = "**Simulated** patients" if prepared.cohort.simulated else "**Real** patients"
+    size = f"{len(table)} videos, {table['patient_id'].nunique()} patients"
+    parts = [
+        f"{kind}, cohort `{prepared.cohort.name}` ({size})",
+        f"profile `{prepared.profile.name}`",
+        *sorted({f"initial weights: {run.spec.initial_weights}" for run in runs}),
+        *sorted({f"{run.info['device']} ({run.info['precision']})" for run in runs}),
+        f"commit `{find_commit()}`",
+    ]
+    return " · ".join(parts)
+
+
+def find_commit() -> str:
+    """The commit that the checkout stands at, with ``+`` when files differ from it, else the version."""
+
+    def ask_git(*arguments: str) -> str:
+        command = ["git", "-C", str(paths.ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+    try:
+        changed = ask_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!figures")
+        return ask_git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return f"version {__version__}"
+
+
+def make_task_table(
+    decisions: Sequence[Decisions], published: pd.DataFrame, metrics: Sequence[str], draws: int, seed: int = 0
+) -> pd.DataFrame:
+    """Means over runs, intervals over patients, and the published numbers beside them.
+
+    Args:
+        decisions: The rows.
+        published: From ``read_published``.
+        metrics: Which of ``metrics.task_metrics``.
+        draws: Draws of patients behind an interval.
+        seed: Of the draws.
+
+    Returns:
+        Columns ``features, classifier, task, metric, mean, sd, ci_low, ci_high, published_mean,
+        published_sd``; percent; SD is the population's, over runs; the interval is the 95 %
+        percentile interval of the mean over runs when patients are drawn anew.
+    """
+    rows = []
+    for row in decisions:
+        folds = [(fold.labels, fold.probabilities, fold.groups) for fold in row.folds]
+        intervals = bootstrap_metrics(folds, n_draws=draws, seed=seed)
+        values = pd.DataFrame([task_metrics(labels, probabilities) for labels, probabilities, _ in folds])
+        for metric in metrics:
+            low, high = intervals[metric]
+            rows.append({
+                "features": row.features, "classifier": row.classifier, "task": row.task, "metric": metric,
+                "mean": 100 * values[metric].mean(), "sd": 100 * values[metric].std(ddof=0),
+                "ci_low": 100 * low, "ci_high": 100 * high,
+            })  # fmt: skip
+    return pd.DataFrame(rows).merge(published, "left", ["features", "classifier", "task", "metric"])
+
+
+def make_table1(decisions: Sequence[Decisions], draws: int) -> pd.DataFrame:
+    """Table 1: AUC and accuracy of every classifier on every task; see ``make_task_table``."""
+    return make_task_table(decisions, read_published("table1"), TABLE1_METRICS, draws)
+
+
+def make_table2(runs: Sequence[Run], prepared: PreparedCohort) -> pd.DataFrame:
+    """Table 2: how well the biomarker network finds the biomarkers, each metric under its own name.
+
+    The paper's "accuracy" (76.4) is most likely recall weighted by support: element-wise accuracy
+    was about 87. It stands beside weighted recall for that reason.
+
+    Args:
+        runs: The biomarker runs, one per fold.
+        prepared: The cohort they are about.
+
+    Returns:
+        As ``make_task_table``; biomarkers that a cohort does not label are left out.
+    """
+    groups = prepared.cohort.table["group_id"].to_numpy()
+    folds = []
+    for run in runs:
+        labels = labels_of(run, prepared)
+        rows = (run.splits == "test") & ~np.isnan(labels).all(1)
+        folds.append((labels[rows], run.probabilities[rows], groups[rows]))
+    values = pd.DataFrame([biomarker_metrics(known, probabilities) for known, probabilities, _ in folds])
+    intervals = bootstrap_metrics(folds, prepared.profile.bootstrap_draws, 0, weighted_biomarker_metrics)
+    rows = [
+        {
+            "features": "biomarkers", "classifier": "TSM", "task": "biomarkers", "metric": metric,
+            "mean": 100 * values[metric].mean(), "sd": 100 * values[metric].std(ddof=0),
+            "ci_low": 100 * intervals[metric][0], "ci_high": 100 * intervals[metric][1],
+        }
+        for metric in intervals
+    ]  # fmt: skip
+    published = read_published("table2").replace(
+        {"metric": {"accuracy": "weighted_recall", "precision": "weighted_precision", "f1": "weighted_f1"}}
+    )
+    return pd.DataFrame(rows).merge(published, "left", ["features", "classifier", "task", "metric"])
+
+
+def make_biomarker_auc_table(runs: Sequence[Run], prepared: PreparedCohort) -> pd.DataFrame:
+    """AUC of every biomarker, mean and SD over runs, with the support on the test videos.
+
+    Args:
+        runs: The biomarker runs, one per fold.
+        prepared: The cohort they are about.
+
+    Returns:
+        Columns ``group, option, name, present, absent, mean, sd``; percent; one row per biomarker,
+        NaN where it has no two values in any test fold. Support is summed over distinct test videos.
+    """
+    labels = prepared.cohort.table[list(BIOMARKER_NAMES)].to_numpy(np.float64)
+    parts = []
+    for run in runs:
+        test = run.splits == "test"
+        parts.append(
+            biomarker_aucs(labels_of(run, prepared)[test], run.probabilities[test])["auc"].to_numpy()
+        )
+    values = pd.DataFrame(parts)  # (runs, 38)
+    tested = np.any([run.splits == "test" for run in runs], axis=0)
+    return pd.DataFrame({
+        "group": [b.group for b in BIOMARKERS],
+        "option": [b.option for b in BIOMARKERS],
+        "name": BIOMARKER_NAMES,
+        "present": (labels[tested] == 1).sum(0), "absent": (labels[tested] == 0).sum(0),
+        "mean": 100 * values.mean().to_numpy(), "sd": 100 * values.std(ddof=0).to_numpy(),
+    })  # fmt: skip
+
+
+def make_table5() -> pd.DataFrame:
+    """Table 5: the 38 biomarkers. Columns ``index, group, option, name, meaning``."""
+    return pd.DataFrame([vars(b) for b in BIOMARKERS])[["index", "group", "option", "name", "meaning"]]
+
+
+def widen(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of cells as people read it: a row per classifier, a column per task and metric.
+
+    Args:
+        table: From ``make_task_table``.
+
+    Returns:
+        Text cells ``mean ± sd [low, high] (published ...)``; an em dash where there is nothing.
+    """
+    table = table.assign(cell=table.apply(_cell, axis=1))
+    table["column"] = [
+        f"{TASKS[t].title if t in TASKS else 'Biomarkers'}, {METRIC_TITLES[m]}"
+        for t, m in zip(table["task"], table["metric"], strict=True)
+    ]
+    columns, order = list(dict.fromkeys(table["column"])), ["features", "classifier"]
+    rows = table[order].drop_duplicates()
+    wide = table.pivot(index=order, columns="column", values="cell").reindex(pd.MultiIndex.from_frame(rows))
+    wide = wide[columns].fillna("—").reset_index()
+    return wide.assign(features=wide["features"].replace(FEATURE_TITLES)).rename_axis(columns=None)
+
+
+def _cell(row: pd.Series) -> str:
+    if np.isnan(row["mean"]):
+        return "—"
+    published = row["published_mean"]
+    beside = "" if np.isnan(published) else f" ({published:.1f} ± {row['published_sd']:.1f})"
+    return f"{row['mean']:.1f} ± {row['sd']:.1f} [{row['ci_low']:.1f}, {row['ci_high']:.1f}]{beside}"
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A data frame as a Markdown table; numbers with one decimal."""
+
+    def text(value: object) -> str:
+        if isinstance(value, float):
+            return "—" if np.isnan(value) else f"{value:.1f}"
+        return str(value).replace("|", "\\|")
+
+    lines = [list(map(str, table.columns)), ["---"] * len(table.columns)]
+    lines += [[text(value) for value in row] for row in table.itertuples(index=False)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+CELLS_NOTE = (
+    "Percent. Cells: mean ± SD over runs [95 % interval over patients] (published mean ± SD, the paper's "
+    "private cohort)."
+)
+
+
+def save_table(table: pd.DataFrame, folder: Path, name: str, *, title: str, origin: str, shown: pd.DataFrame,
+               note: str = "") -> None:  # fmt: skip
+    """Write a table for programs (CSV) and for people (Markdown).
+
+    Args:
+        table: What goes into ``<name>.csv``.
+        folder: Where.
+        name: E.g. ``"table1"``.
+        title: Heading of ``<name>.md``.
+        origin: From ``describe_origin``.
+        shown: What goes into the Markdown.
+        note: A line below the table.
+    """
+    write_csv(table, folder / f"{name}.csv")
+    parts = [f"# {title}", origin, to_markdown(shown), note]
+    write_text("\n\n".join(part for part in parts if part) + "\n", folder / f"{name}.md")
+
+
+def read_logs(runs: Sequence[Run]) -> pd.DataFrame:
+    """The learning curves of several runs.
+
+    Args:
+        runs: Finished runs.
+
+    Returns:
+        One row per run and epoch: ``task, fold, epoch, train_loss, val_loss, val_accuracy,
+        learning_rate``.
+    """
+    logs = [
+        pd.read_csv(run.folder / "log.csv").assign(task=run.spec.task, fold=run.spec.fold) for run in runs
+    ]
+    columns = ["task", "fold", "epoch", "train_loss", "val_loss", "val_accuracy", "learning_rate"]
+    return pd.concat(logs, ignore_index=True)[columns]
+
+
+def describe_runs(prepared: PreparedCohort, runs: Sequence[Run]) -> tuple[dict, dict]:
+    """What the tables of a folder rest on, and apart from it how long that took.
+
+    Args:
+        prepared: The cohort.
+        runs: All runs behind the tables.
+
+    Returns:
+        The content of ``run.json`` (no times, so that it is the same whenever it is made) and of
+        ``timing.json`` (minutes by run).
+    """
+    table = prepared.cohort.table
+    described = {
+        "cohort": prepared.cohort.name,
+        "simulated": prepared.cohort.simulated,
+        "videos": len(table),
+        "patients": int(table["patient_id"].nunique()),
+        "notes": list(prepared.cohort.notes),
+        "data": prepared.data,
+        "protocol": prepared.protocol,
+        "profile": asdict(prepared.profile),
+        "commit": find_commit(),
+        "devices": sorted({run.info["device"] for run in runs}),
+        "precision": sorted({run.info["precision"] for run in runs}),
+        "initial_weights": sorted({run.spec.initial_weights for run in runs}),
+        "seeds": sorted({run.spec.seed for run in runs}),
+        "versions": runs[0].info["versions"],
+        "runs": {
+            run.folder.name: {k: run.info[k] for k in ("best_epoch", "trained_on", "masked")} for run in runs
+        },
+    }
+    minutes = [
+        {
+            "run": run.folder.name,
+            "task": run.spec.task,
+            "fold": run.spec.fold,
+            "minutes": round(run.minutes, 3),
+        }
+        for run in runs
+    ]
+    return described, {"minutes": round(sum(run.minutes for run in runs), 2), "runs": minutes}
+
+
+def describe_absent(decisions: Sequence[Decisions]) -> str:
+    """A line that says which classes no test video of a fold has.
+
+    Args:
+        decisions: Rows of a table.
+
+    Returns:
+        E.g. ``"S/F ratio: <180 absent in 2 of 5 test folds"``, one line per task and class, or a
+        line that says that every class is there.
+    """
+    absent: dict[tuple[str, str], int] = {}
+    for row in {row.task: row for row in decisions}.values():
+        for fold in row.folds:
+            for k in sorted(set(range(len(TASKS[row.task].classes))) - set(fold.labels)):
+                key = (row.task, TASKS[row.task].classes[k])
+                absent[key] = absent.get(key, 0) + 1
+    n_folds = len(decisions[0].folds)
+    lines = [
+        f"{TASKS[t].title}: {name} absent in {n} of {n_folds} test folds" for (t, name), n in absent.items()
+    ]
+    return "\n".join(lines) or "every class is present in every test fold"
+
+
+def compare_best(table1: pd.DataFrame) -> pd.DataFrame:
+    """The best biomarker expert of each task beside the end-to-end network, by AUC.
+
+    Args:
+        table1: From ``make_table1``.
+
+    Returns:
+        One row per task: ``task, end_to_end, end_to_end_published, expert, biomarkers,
+        biomarkers_published, finding`` (a sentence); percent. The expert is the best by the very
+        numbers that are compared.
+    """
+    auc = table1[table1["metric"] == "auc"]
+    rows = []
+    for task, cells in auc.groupby("task", sort=False):
+        network = cells[cells["classifier"] == "E2E"].iloc[0]
+        expert = cells[cells["features"] == "biomarkers"].sort_values("mean").iloc[-1]
+        rows.append({
+            "task": task, "end_to_end": network["mean"], "end_to_end_published": network["published_mean"],
+            "expert": expert["classifier"], "biomarkers": expert["mean"],
+            "biomarkers_published": expert["published_mean"], "finding": _finding(task, network, expert),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _finding(task: str, network: pd.Series, expert: pd.Series) -> str:
+    apart = expert["ci_low"] > network["ci_high"] or network["ci_low"] > expert["ci_high"]
+    higher = "higher" if expert["mean"] > network["mean"] else "lower"
+    how = "and the intervals do not overlap" if apart else "with overlapping intervals"
+    return (
+        f"{TASKS[task].title}: the {expert['classifier']} on biomarkers reaches an AUC of {expert['mean']:.1f} "
+        f"[{expert['ci_low']:.1f}, {expert['ci_high']:.1f}], {higher} than the end-to-end network's "
+        f"{network['mean']:.1f} [{network['ci_low']:.1f}, {network['ci_high']:.1f}], {how}."
+    )

@@ -1,0 +1,141 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, roc_auc_score
+from small_cohort import TINY, make_small_cohort
+from test_decisions import made_up_run
+
+from lusbio.decisions import Decisions, FoldResult, decide_end_to_end
+from lusbio.runs import prepare_cohort
+from lusbio.tables import (
+    compare_best,
+    describe_absent,
+    describe_origin,
+    describe_runs,
+    make_biomarker_auc_table,
+    make_table1,
+    make_table2,
+    make_table5,
+    read_published,
+    save_table,
+    to_markdown,
+    widen,
+)
+from lusbio.vocabulary import BIOMARKER_NAMES
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return prepare_cohort(make_small_cohort(tmp_path_factory.mktemp("cohort")), TINY)
+
+
+def made_up_decisions(features: str, classifier: str, seed: int) -> Decisions:
+    rng = np.random.default_rng(seed)
+    folds = []
+    for _ in range(3):
+        labels = rng.integers(0, 4, 60)
+        scores = rng.normal(size=(60, 4))
+        scores[np.arange(60), labels] += 1
+        p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+        folds.append(FoldResult(labels, p, np.repeat(np.arange(20).astype(str), 3)))
+    return Decisions(features, classifier, "lung_severity", tuple(folds))
+
+
+def test_table1_is_what_scikit_learn_computes_run_by_run():
+    row = made_up_decisions("end_to_end", "E2E", 0)
+    table = make_table1([row], draws=200).set_index("metric")
+    accuracy = [accuracy_score(f.labels, f.probabilities.argmax(1)) for f in row.folds]
+    auc = [roc_auc_score(f.labels, f.probabilities, multi_class="ovo", average="weighted") for f in row.folds]
+    for metric, values in {"accuracy": accuracy, "auc": auc}.items():
+        assert table.loc[metric, "mean"] == pytest.approx(100 * np.mean(values))
+        assert table.loc[metric, "sd"] == pytest.approx(100 * np.std(values))
+        assert table.loc[metric, "ci_low"] < table.loc[metric, "mean"] < table.loc[metric, "ci_high"]
+
+
+def test_published_numbers_stand_beside_the_reproduced_ones():
+    table = make_table1([made_up_decisions("biomarkers", "MLP", 0)], draws=10).set_index("metric")
+    assert (table.loc["auc", "published_mean"], table.loc["accuracy", "published_sd"]) == (83.2, 2.0)
+    assert len(read_published("table1")) == 134 and len(read_published("table2")) == 3
+
+
+def test_a_class_that_nobody_has_leaves_a_number_and_is_said(prepared):
+    row = made_up_decisions("end_to_end", "E2E", 0)
+    folds = tuple(FoldResult(f.labels % 3, f.probabilities, f.groups) for f in row.folds)
+    rare = Decisions("end_to_end", "E2E", "lung_severity", folds)
+    assert "Lung severity: 3 absent in 3 of 3 test folds" in describe_absent([rare])
+    assert make_table1([rare], draws=20)["mean"].notna().all()
+    assert describe_absent([row]) == "every class is present in every test fold"
+
+
+def test_table2_judges_only_what_was_learnt(prepared, tmp_path):
+    masked = [name for name in BIOMARKER_NAMES if name != BIOMARKER_NAMES[0]]
+    run = made_up_run(prepared, tmp_path / "run", masked=masked)
+    table = make_table2([run], prepared).set_index("metric")
+    assert table.loc["element_accuracy", "mean"] == table.loc["mean_auc", "mean"] == 100
+    assert table.loc["weighted_recall", "published_mean"] == 76.4
+    aucs = make_biomarker_auc_table([run], prepared)
+    assert aucs["mean"].notna().sum() == 1 and len(aucs) == 38
+
+
+def test_table5_has_all_biomarkers_in_order():
+    table = make_table5()
+    assert table["name"].tolist() == list(BIOMARKER_NAMES) and table["index"].tolist() == list(range(38))
+    assert table["meaning"].str.endswith(".").all()
+
+
+def test_people_read_what_programs_read(tmp_path):
+    table = make_table1(
+        [made_up_decisions("biomarkers", "MLP", 0), made_up_decisions("end_to_end", "E2E", 1)], 10
+    )
+    shown = widen(table)
+    assert shown["classifier"].tolist() == ["MLP", "E2E"] and "Lung severity, AUC" in shown
+    save_table(
+        table, tmp_path, "table1", title="Table 1", origin="**Simulated**", shown=shown, note="Percent."
+    )
+    assert pd.read_csv(tmp_path / "table1.csv")["mean"].to_numpy() == pytest.approx(table["mean"].to_numpy())
+    text = (tmp_path / "table1.md").read_text()
+    assert text.startswith("# Table 1\n\n**Simulated**") and f"{table['mean'][0]:.1f}" in text
+
+
+def test_missing_numbers_are_shown_as_missing():
+    assert to_markdown(pd.DataFrame({"a": [1.25, np.nan], "b": ["x|y", "z"]})).splitlines()[2:] == [
+        "| 1.2 | x\\|y |",
+        "| — | z |",
+    ]
+
+
+def test_the_origin_says_simulated_or_real_profile_weights_and_commit(prepared, tmp_path):
+    run = made_up_run(prepared, tmp_path / "run", "lung_severity")
+    line = describe_origin(prepared, [run])
+    for part in ("**Simulated**", "40 videos, 20 patients", "`tiny`", "scratch", "CPU (32-true)", "commit"):
+        assert part in line
+
+
+def test_times_stay_out_of_what_is_compared(prepared, tmp_path):
+    run = made_up_run(prepared, tmp_path / "run", "lung_severity")
+    described, timing = describe_runs(prepared, [run])
+    assert "minutes" not in json.dumps(described) and timing["minutes"] == 1.5
+    json.dumps(timing)
+
+
+def test_the_comparison_is_a_sentence_with_both_numbers(prepared, tmp_path):
+    network = decide_end_to_end([made_up_run(prepared, tmp_path / "run", "lung_severity")], prepared)
+    table = make_table1([network, made_up_decisions("biomarkers", "RF", 3)], draws=50)
+    (row,) = compare_best(table).itertuples()
+    assert row.end_to_end == 100 and row.expert == "RF"
+    assert "lower than the end-to-end network's 100.0" in row.finding
+    assert f"{row.biomarkers:.1f}" in row.finding
+
+
+def test_published_numbers_are_those_of_the_paper_data():
+    folder = Path(__file__).parents[1] / "lusbio" / "published"
+    published = pd.read_csv(folder / "published.csv")
+    assert published.groupby("table").size().to_dict() == {
+        "table1": 134,
+        "table2": 3,
+        "table4": 1,
+        "table7": 60,
+    }
