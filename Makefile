@@ -1,0 +1,114 @@
+# The paper, from nothing: `make paper`. Needs python3 (3.11 or newer), make and a package index.
+# Figures and tables appear in figures/<profile>/<cohort>/, the notebooks as pages in build/.
+
+PROFILE     ?= laptop
+COHORT      ?= synthetic
+JOBS        ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+PYTHON      ?= python3
+TORCH_INDEX ?=
+LUSBIO_DATA ?=
+
+# The paper's notebooks in the order they run: look at the data, train, then read what was trained.
+PAPER := 01_cohort 02_biomarkers 00_start_here 03_experts
+
+.DEFAULT_GOAL := help
+.PHONY: help paper smoke test lint bench clean env FORCE
+.NOTPARALLEL: # trainings spread over JOBS processes themselves
+unexport MPLBACKEND # agg would leave the notebooks without figures
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+ifneq ($(strip $(LUSBIO_DATA)),)
+export LUSBIO_DATA
+endif
+
+# --- The environment: the active one if it has what the notebooks import, else .venv, made once ---
+STACK := torch pytorch_lightning sklearn pandas seaborn imageio av pooch pandera safetensors skops \
+         pydicom papermill nbconvert ipykernel
+HAS_STACK = import sys; from importlib.util import find_spec; \
+            sys.exit(sys.version_info < (3, 11) or not all(map(find_spec, sys.argv[1:])))
+
+ifeq ($(shell $(PYTHON) -c '$(HAS_STACK)' $(STACK) 2>/dev/null && echo yes),yes)
+RUN := $(PYTHON)
+ENVIRONMENT :=
+else
+RUN := .venv/bin/python
+ENVIRONMENT := .venv/ready
+endif
+
+help: ## Show this list
+	@echo "usage: make TARGET [PROFILE=smoke|laptop|paper] [COHORT=synthetic|covid_blues|pocovid|FOLDER] [JOBS=N]"
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-13s %s\n", $$1, $$2}'
+	@echo
+	@echo "now: PROFILE=$(PROFILE) COHORT=$(COHORT) JOBS=$(JOBS), Python: $(RUN)"
+	@echo "also: TORCH_INDEX=URL of another torch build, LUSBIO_DATA=folder of the public cohorts, PYTHON=python3.12"
+
+env: $(ENVIRONMENT) ## Make .venv, unless the active environment already has everything
+	@$(RUN) -c 'import sys, torch; print(f"{sys.executable}: Python {sys.version.split()[0]}, torch {torch.__version__}")'
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "lusbio needs Python 3.11 or newer; $(PYTHON) is: $$($(PYTHON) --version 2>&1)."; \
+	    echo "With another one installed: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	    echo "$(PYTHON) cannot make environments. On Debian and Ubuntu: sudo apt-get install python3-venv"; exit 1; }
+	@echo "Making .venv (once; about 2 GB, more with a CUDA build of torch)"
+	.venv/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	.venv/bin/python -m pip install --no-deps $(TORCH_INDEX:%=--index-url %) -c constraints.txt torch
+	.venv/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# --- The paper ---
+SAFE_COHORT := $(shell basename '$(subst ','\'',$(COHORT))' | \
+                       sed 's/[^A-Za-z0-9_-][^A-Za-z0-9_-]*/_/g; s/^[_-]*//; s/[_-]*$$//')
+BUILD       := $(or $(LUSBIO_BUILD),build)
+OUT         := $(BUILD)/$(PROFILE)/$(SAFE_COHORT)/notebooks
+PACKAGE     := $(wildcard lusbio/*.py lusbio/*/*.py lusbio/*/*.csv lusbio/*/*/*.csv)
+
+paper: $(PAPER:%=$(OUT)/%.ipynb) ## Every table and figure: trains (once), runs the notebooks
+	@echo "The paper: tables and figures in figures/$(PROFILE)/, its notebooks as pages in $(OUT)/"
+
+smoke: ## The whole paper in miniature, synthetic, to see that it works
+	@$(MAKE) --no-print-directory paper PROFILE=smoke COHORT=synthetic
+
+# An executed notebook is made again when its source, the package or the data changes. Trainings are
+# kept by what decides their numbers, so "again" takes seconds unless one of those changed.
+$(PAPER:%=$(OUT)/%.ipynb): $(OUT)/%.ipynb: notebooks/%.ipynb $(PACKAGE) $(OUT)/inputs.txt $(ENVIRONMENT)
+	@echo "[$$(printf '%s\n' $(PAPER) | grep -nx '$*' | cut -d: -f1)/$(words $(PAPER))] $*"
+	@$(RUN) -m lusbio.notebooks run $< --output $@ \
+	    --profile $(PROFILE) --cohort '$(subst ','\'',$(COHORT))' --jobs $(JOBS)
+
+$(OUT)/02_biomarkers.ipynb: | $(OUT)/01_cohort.ipynb
+$(OUT)/00_start_here.ipynb $(OUT)/03_experts.ipynb: $(OUT)/02_biomarkers.ipynb
+
+# Which data: rewritten only when it changes. For a folder, the names, sizes and times of its files.
+# The + lets `make -n paper` look too, and so tell the truth.
+$(OUT)/inputs.txt: FORCE
+	+@mkdir -p $(OUT); cohort='$(subst ','\'',$(COHORT))'; \
+	    { echo "cohort $$cohort"; echo "data $(LUSBIO_DATA)"; \
+	      if [ -d "$$cohort" ]; then (cd "$$cohort" && pwd && ls -lRn | cksum); fi; } > $@.tmp; \
+	    if cmp -s $@.tmp $@; then rm $@.tmp; else mv $@.tmp $@; fi
+
+# --- For those who change the code ---
+STRIP = --keep-id --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution \
+        cell.metadata.exception metadata.language_info.version"
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+test: $(ENVIRONMENT) ## Unit tests, doctests, the notebooks' anatomy
+	$(RUN) -m pytest -q
+
+lint: $(ENVIRONMENT) ## Style of code and notebooks; no outputs committed
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m lusbio.notebooks check $(NOTEBOOKS)
+ifneq ($(NOTEBOOKS),)
+	$(RUN) -m nbstripout --verify $(STRIP) $(NOTEBOOKS)
+endif
+
+bench: $(ENVIRONMENT) ## Throughput and scaling, one script after the other
+	@found=; for script in benchmarks/*.py; do [ -f "$$script" ] || continue; found=yes; \
+	    echo "== $$script"; $(RUN) "$$script" || exit 1; done; \
+	    [ -n "$$found" ] || echo "There is no script in benchmarks/ yet."
+
+clean: ## Remove build/: cohorts, trainings, executed notebooks. Keeps .venv and figures/
+	rm -rf build
+	@echo "Kept: .venv (remove it by hand to make it again) and figures/"
