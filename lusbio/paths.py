@@ -7,6 +7,11 @@ ROOT = Path(__file__).resolve().parents[1]
 """The checkout: the folder that holds ``notebooks/``, ``lusbio/`` and ``figures/``."""
 
 
+def _folder(variable: str, default: Path) -> Path:
+    """A folder named by an environment variable; a relative one starts at ``ROOT``, not where a notebook runs."""
+    return ROOT / os.environ[variable] if os.environ.get(variable) else default
+
+
 def build_folder(*parts: str) -> Path:
     """The folder of everything that is made and never committed, or a place in it.
 
@@ -16,7 +21,7 @@ def build_folder(*parts: str) -> Path:
     Returns:
         ``$LUSBIO_BUILD`` when that is set, else ``build/`` in the checkout, joined with ``parts``.
     """
-    return Path(os.environ.get("LUSBIO_BUILD") or ROOT / "build").joinpath(*parts)
+    return _folder("LUSBIO_BUILD", ROOT / "build").joinpath(*parts)
 
 
 def figures_folder(profile: str, cohort: str) -> Path:
@@ -29,7 +34,7 @@ def figures_folder(profile: str, cohort: str) -> Path:
     Returns:
         ``figures/<profile>/<cohort>`` in the checkout, or below ``$LUSBIO_FIGURES`` when set.
     """
-    return Path(os.environ.get("LUSBIO_FIGURES") or ROOT / "figures") / profile / cohort
+    return _folder("LUSBIO_FIGURES", ROOT / "figures") / profile / cohort
 
 
 def data_folder() -> Path:
@@ -38,4 +43,4 @@ def data_folder() -> Path:
     Returns:
         ``$LUSBIO_DATA`` when that is set, else ``build/data``. It need not exist.
     """
-    return Path(os.environ.get("LUSBIO_DATA") or build_folder("data"))
+    return _folder("LUSBIO_DATA", build_folder("data"))
