@@ -13,7 +13,8 @@ import pandas as pd
 
 from lusbio.experts import EXPERT_NAMES, fit_expert
 from lusbio.files import write_csv
-from lusbio.runs import BIOMARKER_TASK, PreparedCohort, Run, code_fingerprint, encode_task
+from lusbio.labels import BIOMARKER_TASK, encode_task
+from lusbio.runs import PreparedCohort, Run, code_fingerprint
 from lusbio.vocabulary import TASKS
 
 END_TO_END = "end_to_end"

@@ -25,17 +25,15 @@ import pandas as pd
 from lusbio.cohorts.table import Cohort, fingerprint
 from lusbio.errors import LusbioError
 from lusbio.files import atomic_path, write_csv, write_json
+from lusbio.labels import BIOMARKER_TASK, repeat_rare, select_rows
 from lusbio.paths import build_folder
 from lusbio.profiles import Profile
-from lusbio.splits import assign_splits, check_no_leakage, choose_protocol, make_folds, oversample, run_folds
+from lusbio.splits import assign_splits, choose_protocol, make_folds, run_folds
 from lusbio.videos import CachedVideo, FrameCache
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
 
-BIOMARKER_TASK = "biomarkers"
-"""What the biomarker network is trained on, where a ``RunSpec`` names its task."""
-
 _NOT_TRAINING = ("name", "initial_weights", "patients", "video_size", "video_frames", "bootstrap_draws")
-_TRAINING_CODE = ("clips.py", "training.py", "splits.py", "models")
+_TRAINING_CODE = ("labels.py", "clips.py", "training.py", "splits.py", "models")
 
 
 @dataclass(frozen=True)
@@ -384,6 +382,7 @@ def execute(spec: RunSpec, prepared: PreparedCohort) -> Path:
 
 def _train(spec: RunSpec, prepared: PreparedCohort, folder: Path) -> None:
     from lusbio import training  # torch and Lightning take seconds to import; tables need neither
+    from lusbio.progress import EpochLog
 
     def say(line: str) -> None:
         with (folder / "log.txt").open("a", encoding="utf-8") as file:
@@ -391,14 +390,19 @@ def _train(spec: RunSpec, prepared: PreparedCohort, folder: Path) -> None:
 
     with training.one_thread():
         device = training.choose_device()
-        rows, targets, masked = select_rows(spec, prepared)
+        rows, targets, masked = select_rows(prepared.cohort.table, prepared.splits(spec.fold), spec.task)
         module, data, origin = _build(spec, prepared, rows, targets)
         say(f"{len(rows['train'])} videos to train on, {len(rows['val'])} to validate on; {origin}")
-        best, epochs = training.fit(module, data, folder, device=device, say=say)
+        log = EpochLog(folder / "log.csv", say)
+        best = training.fit(module, data, folder, device=device, callbacks=[log])
         start = time.perf_counter()
         predictions = _predict_all(module, data, prepared, spec, folder, device)
     predicting = round(time.perf_counter() - start, 2)
-    timing = {"seconds": round(sum(epochs) + predicting, 1), "epochs": epochs, "prediction": predicting}
+    timing = {
+        "seconds": round(sum(log.seconds) + predicting, 1),
+        "epochs": log.seconds,
+        "prediction": predicting,
+    }
     write_json(timing, folder / "timing.json")
     info = {
         "spec": asdict(spec), "code": code_fingerprint(), "initial_weights": origin, **best,
@@ -412,66 +416,10 @@ def _train(spec: RunSpec, prepared: PreparedCohort, folder: Path) -> None:
     training.remove_checkpoints(folder)
 
 
-def select_rows(
-    spec: RunSpec, prepared: PreparedCohort
-) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
-    """Which videos a run learns from and validates on, and their targets.
-
-    A biomarker that shows only one value in the training videos is masked everywhere in this run:
-    the loss would only drive its output to a constant.
-
-    Args:
-        spec: The run.
-        prepared: The cohort.
-
-    Returns:
-        Row numbers with a known target by split (``train``, ``val``); targets of all videos,
-        float32 (V, 38) with NaN or int64 (V,) with -1 for unknown; names of masked biomarkers.
-
-    Raises:
-        LusbioError: If training or validation videos have no label, or only one class.
-    """
-    table, splits = prepared.cohort.table, prepared.splits(spec.fold)
-    check_no_leakage(table, splits)
-    training = (splits == "train").to_numpy()
-    masked: list[str] = []
-    if spec.task == BIOMARKER_TASK:
-        values = table[list(BIOMARKER_NAMES)].to_numpy(np.float32)
-        both = (np.nansum(values[training] == 1, 0) > 0) & (np.nansum(values[training] == 0, 0) > 0)
-        targets = np.where(both, values, np.nan).astype(np.float32)
-        masked = [name for name, seen in zip(BIOMARKER_NAMES, both, strict=True) if not seen]
-        known = ~np.isnan(targets).all(1)
-    else:
-        targets = encode_task(table, spec.task)
-        known = targets >= 0
-        if len(np.unique(targets[training & known])) < 2:
-            raise LusbioError(f"cohort {spec.cohort!r} has fewer than two classes of {spec.task} to train on")
-    rows = {split: np.flatnonzero((splits == split).to_numpy() & known) for split in ("train", "val")}
-    for split, found in rows.items():
-        if not len(found):
-            raise LusbioError(
-                f"cohort {spec.cohort!r}, fold {spec.fold}: no {split} video has a label for {spec.task}"
-            )
-    return rows, targets, masked
-
-
 def labels_of(run: Run, prepared: PreparedCohort) -> np.ndarray:
     """The labels that a biomarker run can be judged by: float64 (V, 38), NaN where unknown or masked."""
     labels = prepared.cohort.table[list(BIOMARKER_NAMES)].to_numpy(np.float64)
     return np.where(np.isin(BIOMARKER_NAMES, run.info["masked"]), np.nan, labels)
-
-
-def encode_task(table: pd.DataFrame, task: str) -> np.ndarray:
-    """A task's classes as numbers.
-
-    Args:
-        table: A cohort's table.
-        task: A key of ``TASKS``.
-
-    Returns:
-        int64 (V,): the position of the class in ``TASKS[task].classes``, -1 where unknown.
-    """
-    return pd.Categorical(table[task], categories=list(TASKS[task].classes)).codes.astype(np.int64)
 
 
 def _build(spec: RunSpec, prepared: PreparedCohort, rows: dict[str, np.ndarray], targets: np.ndarray):
@@ -488,10 +436,7 @@ def _build(spec: RunSpec, prepared: PreparedCohort, rows: dict[str, np.ndarray],
     torch.manual_seed(spec.seed)
     network = TSMResNet18(n_outputs, profile.frames)
     origin = load_initial_weights(network, spec.initial_weights)
-    balance = encode_task(table, "lung_severity") if multilabel else targets
-    train = table.iloc[rows["train"]]
-    labels = [None if label < 0 else int(label) for label in balance[rows["train"]]]
-    repeated = rows["train"][oversample(labels, train["group_id"].tolist(), spec.seed)]
+    repeated = repeat_rare(table, rows["train"], spec.task, spec.seed)
     dataset = clips.ClipDataset(prepared.videos, torch.from_numpy(targets), profile.frames)
     data = clips.ClipDataModule(
         dataset,

@@ -17,16 +17,15 @@ from lusbio.decisions import fill_masked, handed_over
 from lusbio.errors import CohortError, LusbioError, VideoError
 from lusbio.experts import EXPERT_NAMES, Expert, fit_expert, load_expert, save_expert
 from lusbio.files import write_json
+from lusbio.labels import BIOMARKER_TASK, encode_task
 from lusbio.metrics import biomarker_metrics, task_metrics
 from lusbio.paths import build_folder
 from lusbio.profiles import Profile
 from lusbio.runs import (
-    BIOMARKER_TASK,
     PreparedCohort,
     Run,
     RunSpec,
     available_tasks,
-    encode_task,
     execute_many,
     is_finished,
     labels_of,

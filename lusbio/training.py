@@ -7,13 +7,11 @@ end-to-end networks (one of several classes); only the loss differs.
 import contextlib
 import logging
 import os
-import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
@@ -22,12 +20,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lusbio.clips import ClipDataModule, augment_clips
-from lusbio.files import write_csv
 from lusbio.profiles import Profile
 
 RESUME_FILE = "resume.ckpt"
 BEST_FILE = "best.ckpt"
-LOG_FILE = "log.csv"
 
 _EXPECTED_WARNINGS = (
     ".*LeafSpec.*",  # Lightning 2.6 uses a class that torch 2.13 deprecates
@@ -209,51 +205,6 @@ def _mean_by(index: torch.Tensor, values: torch.Tensor, n: int) -> torch.Tensor:
     return total / index.bincount(minlength=n)[:, None]
 
 
-class EpochLog(Callback):
-    """One line and one row per epoch; the rows travel in the checkpoint, so a resume keeps them.
-
-    Args:
-        path: The ``log.csv`` to write after every epoch.
-        say: Takes the line; e.g. ``print``.
-    """
-
-    def __init__(self, path: Path, say: Callable[[str], None]):
-        self.path = path
-        self.say = say
-        self.rows: list[dict[str, float]] = []
-        self.seconds: list[float] = []
-        self._started = 0.0
-
-    def state_dict(self) -> dict:
-        """The rows and the times so far."""
-        return {"rows": self.rows, "seconds": self.seconds}
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        """Take up the rows of the interrupted run."""
-        self.rows, self.seconds = state_dict["rows"], state_dict["seconds"]
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock of the epoch."""
-        self._started = time.perf_counter()
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the row and say the line. Runs before the epoch's checkpoint is written."""
-        seconds = time.perf_counter() - self._started
-        self.seconds.append(round(seconds, 2))
-        metrics = {name: float(trainer.callback_metrics[name]) for name in ("val_loss", "val_accuracy")}
-        epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs
-        loss = float(torch.stack(pl_module.train_losses).mean())
-        pl_module.train_losses.clear()
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self.rows.append({"epoch": epoch, "train_loss": loss, **metrics, "learning_rate": rate})
-        write_csv(pd.DataFrame(self.rows), self.path)
-        eta = (epochs - epoch) * seconds / 60
-        self.say(
-            f"epoch {epoch}/{epochs}  loss {loss:.3f}  validation loss {metrics['val_loss']:.3f}"
-            f"  accuracy {metrics['val_accuracy']:.3f}  {seconds:.1f} s/epoch  eta {eta:.1f} min"
-        )
-
-
 @contextlib.contextmanager
 def one_thread():
     """Compute with one thread inside the block: more threads add in another order and round differently."""
@@ -271,21 +222,20 @@ def fit(
     folder: Path,
     *,
     device: torch.device,
-    say: Callable[[str], None],
-) -> tuple[dict[str, float], list[float]]:
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, float]:
     """Train to the last epoch, resuming where an interrupted call left off, and keep the best epoch.
 
     Args:
         module: The network with its initial weights; afterwards it holds those of the epoch with
             the best validation accuracy (the first one, among equals).
         data: Training and validation clips.
-        folder: Holds ``log.csv``, and while training goes on, the checkpoints.
+        folder: Holds the checkpoints while training goes on.
         device: Where to compute.
-        say: Takes one line per epoch.
+        callbacks: What watches; their state travels in the checkpoint.
 
     Returns:
-        ``best_epoch`` (1-based) and its ``val_accuracy``; and the seconds of every epoch, those
-        before an interruption included.
+        ``best_epoch`` (1-based) and its ``val_accuracy``.
     """
     keep = {"dirpath": folder, "enable_version_counter": False}
     best = ModelCheckpoint(
@@ -293,14 +243,13 @@ def fit(
     )
     # A checkpoint with a monitor is written on improvement only; this one is written always.
     last = ModelCheckpoint(**keep, filename=Path(RESUME_FILE).stem, monitor=None, every_n_epochs=1)
-    log = EpochLog(folder / LOG_FILE, say)
     resume = folder / RESUME_FILE
     trainer = pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
         precision=choose_precision(device),
         max_epochs=module.profile.epochs,
-        callbacks=[log, best, last],
+        callbacks=[*callbacks, best, last],
         logger=False,
         num_sanity_val_steps=0,
         enable_progress_bar=False,
@@ -312,7 +261,7 @@ def fit(
         trainer.fit(module, data, ckpt_path=resume if resume.exists() else None, weights_only=True)
     state = torch.load(folder / BEST_FILE, map_location="cpu", weights_only=True)
     module.load_state_dict(state["state_dict"])
-    return {"best_epoch": int(state["epoch"]) + 1, "val_accuracy": float(best.best_model_score)}, log.seconds
+    return {"best_epoch": int(state["epoch"]) + 1, "val_accuracy": float(best.best_model_score)}
 
 
 def remove_checkpoints(folder: Path) -> None:

@@ -15,7 +15,8 @@ from lusbio.decisions import (
     handed_over,
 )
 from lusbio.experts import EXPERT_NAMES
-from lusbio.runs import BIOMARKER_TASK, PreparedCohort, Run, RunSpec, prepare_cohort
+from lusbio.labels import BIOMARKER_TASK
+from lusbio.runs import PreparedCohort, Run, RunSpec, prepare_cohort
 from lusbio.vocabulary import BIOMARKER_NAMES
 
 

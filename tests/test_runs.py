@@ -14,7 +14,7 @@ from small_cohort import TINY, make_small_cohort
 
 from lusbio import runs
 from lusbio.errors import LusbioError
-from lusbio.vocabulary import BIOMARKER_NAMES
+from lusbio.labels import BIOMARKER_TASK, encode_task
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_finished_run_is_not_repeated(prepared):
 
 
 def test_the_same_spec_gives_the_same_bytes_with_one_or_two_workers(prepared, tmp_path, monkeypatch):
-    specs = prepared.specs("lung_severity")[:1] + prepared.specs(runs.BIOMARKER_TASK)[:1]
+    specs = prepared.specs("lung_severity")[:1] + prepared.specs(BIOMARKER_TASK)[:1]
     first = runs.execute_many(specs, prepared, jobs=1, say=silent)
     monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "build2"))
     second = runs.execute_many(specs, prepared, jobs=2, say=silent)
@@ -106,29 +106,6 @@ def test_a_killed_run_resumes_to_the_same_bytes(prepared, tmp_path, monkeypatch,
     assert len(json.loads((resumed.folder / "timing.json").read_text())["epochs"]) == 3
 
 
-def test_a_biomarker_with_one_value_in_training_is_masked(prepared):
-    rows, targets, masked = runs.select_rows(prepared.specs(runs.BIOMARKER_TASK)[0], prepared)
-    known = ~np.isnan(targets).all(0)
-    assert known.sum() == 2 and BIOMARKER_NAMES[7] in masked and BIOMARKER_NAMES[0] not in masked
-    assert len(rows["train"]) == (prepared.splits(0) == "train").sum()
-
-
-def test_videos_without_a_label_are_predicted_but_not_learnt_from(prepared):
-    table = prepared.cohort.table.copy()
-    table.loc[table["patient_id"] == "p0", "lung_severity"] = np.nan
-    partial = replace(prepared, cohort=replace(prepared.cohort, table=table))
-    rows, targets, _ = runs.select_rows(partial.specs("lung_severity")[0], partial)
-    assert (targets[table["patient_id"] == "p0"] == -1).all()
-    assert not set(rows["train"]) & set(np.flatnonzero(table["patient_id"] == "p0"))
-
-
-def test_a_task_without_two_classes_is_refused(prepared):
-    table = prepared.cohort.table.assign(lung_severity="1")
-    single = replace(prepared, cohort=replace(prepared.cohort, table=table))
-    with pytest.raises(LusbioError, match="fewer than two classes of lung_severity"):
-        runs.select_rows(single.specs("lung_severity")[0], single)
-
-
 def test_other_data_are_refused(prepared):
     spec = replace(prepared.specs("lung_severity")[0], data="0" * 16)
     with pytest.raises(LusbioError, match="is about data 0000"):
@@ -155,5 +132,5 @@ def test_the_network_learns_what_is_plain_to_see(prepared):
     learnt = replace(prepared, profile=longer)
     (run,) = runs.execute_many(learnt.specs("disease")[:1], learnt, say=silent)
     test = run.splits == "test"
-    truth = runs.encode_task(prepared.cohort.table, "disease")
+    truth = encode_task(prepared.cohort.table, "disease")
     assert (run.probabilities.argmax(1) == truth)[test].mean() >= 0.75

@@ -128,7 +128,7 @@ def test_the_citation_is_of_this_version_and_of_the_paper():
 LAYERS = (
     "vocabulary profiles errors files paths",
     "videos splits metrics statistics models simulation",
-    "cohorts clips experts",
+    "cohorts clips experts labels progress",
     "training",
     "runs",
     "decisions scoring",
@@ -195,7 +195,7 @@ def test_no_two_rooms_import_each_other():
 def test_heavy_imports_wait_until_they_are_needed(path):
     at_import = _roots(path, top_level=True)
     assert at_import & HEAVY == set()
-    if _room(path) not in ("models", "clips", "training"):
+    if _room(path) not in ("models", "clips", "training", "progress"):
         assert at_import & {"torch", "pytorch_lightning"} == set()
 
 

@@ -54,58 +54,70 @@ class DiseaseRates:
 
 
 RATES: dict[str, DiseaseRates] = {
-    HEALTHY: DiseaseRates(0.15, 0.70, 0.90, 0.80, 0.40, 0.20, 0.05, 0.05, 0.05, 0.25),
-    COVID: DiseaseRates(0.28, 0.00, 1.20, 0.97, 0.60, 0.733, 0.25, 0.39, 0.14, 0.55),
-    ILD: DiseaseRates(0.08, 0.00, 1.20, 0.80, 0.78, 0.64, 0.28, 0.05, 0.05, 0.40),
+    HEALTHY: DiseaseRates(0.15, 0.70, 0.90, 0.80, 0.40, 0.20, 0.05, 0.05, 0.05, 0.30),
+    COVID: DiseaseRates(0.28, 0.00, 1.10, 0.97, 0.60, 0.733, 0.25, 0.39, 0.14, 0.65),
+    ILD: DiseaseRates(0.08, 0.00, 1.10, 0.80, 0.78, 0.64, 0.28, 0.05, 0.05, 0.40),
     AIRWAY: DiseaseRates(0.12, 0.86, 0.90, 0.80, 0.30, 0.20, 0.05, 0.15, 0.05, 0.10),
-    EDEMA: DiseaseRates(0.14, 0.00, 1.30, 1.00, 0.18, 0.50, 0.085, 0.00, 0.95, 0.60),
-    OTHER_LUNG: DiseaseRates(0.14, 0.00, 1.60, 0.90, 1.00, 0.60, 0.00, 0.83, 0.67, 0.45),
+    EDEMA: DiseaseRates(0.14, 0.00, 1.20, 1.00, 0.18, 0.50, 0.085, 0.00, 0.95, 0.60),
+    OTHER_LUNG: DiseaseRates(0.14, 0.00, 1.60, 0.90, 1.00, 0.60, 0.00, 0.83, 0.67, 0.60),
     NON_LUNG: DiseaseRates(0.09, 0.65, 0.90, 0.80, 0.35, 0.20, 0.05, 0.10, 0.15, 0.25),
 }
 """Sources: rates per patient of cardiogenic edema, ILD, asthma/COPD, COVID and ARDS-like disease from the literature
 digest in the simulator's specification; ``thick`` is set so that the specified rates of thick and of abnormal
 (irregular or thick) pleura both come out. Healthy and non-lung: "mostly A-profile"; the rest are choices."""
 
-PATIENT_SD = 0.55
+PATIENT_SD = 0.35
 """Between patients of one disease, in grades of severity."""
-VIDEO_SD = 0.80
+VIDEO_SD = 1.00
 """Between videos of one patient beyond the zone, in grades."""
-A_PROFILE_SEVERITY = (-0.10, 0.28)
+A_PROFILE_SEVERITY = (0.0, 0.27)
 """Mean and SD of the severity latent of a video of a patient with nothing but an A-profile."""
-TRAIT_LOADING = {"b_lines": 0.4, "irregular": 0.4, "thick": 0.3, "consolidation": 0.6, "effusion": 0.2}
+TRAIT_LOADING = {"b_lines": 0.4, "irregular": 0.4, "thick": 0.3, "consolidation": 0.8, "effusion": 0.2}
 """Correlation of having a trait at all with the patient's aeration loss."""
 
-SF_LOADING = -0.45
+SF_LOADING = -0.55
 """Correlation of the latent of S/F with the patient's aeration loss; the rest is comorbidity, independent."""
-SF_CENTRE, SF_SCALE = 0.95, 0.75
+SF_CENTRE, SF_SCALE = 0.87, 0.65
 """Mean and SD of the aeration loss (in grades) over the patients of all diseases."""
 SF_QUANTILES = (0.0, 0.1, 0.3, 0.6, 1.0)
 SF_EDGES = (80.0, 180.0, 275.0, 430.0, 476.0)
 """Cumulated shares of the S/F ranges from worst to best and their limits; 476 is 100 % on room air."""
 
 # --- findings given the grade (index 0..3) -----------------------------------------------------------------------
-A_LINES = (0.83, 0.88, 0.66, 0.22)
+A_LINES = (0.84, 0.98, 0.88, 0.58)
 """P(A-lines) by true grade, where white lung or effusion do not forbid them."""
 A_LINES_BOLD = (0.70, 0.50, 0.35, 0.25)
 A_LINES_STACKED = {1: 0.25, 2: 0.55}
 """P(also stacked) of weak (1) and bold (2) A-lines."""
 A_LINES_WIDE = 0.55
 QUALIFIERS = {
-    1: {"separate": 0.72, "indent": 0.55},
-    2: {"coalescent": 0.50, "break": 0.55, "small consolidation": 0.60},
-    3: {"white": 0.55, "large consolidation": 0.80},
+    1: {"separate": 0.95, "indent": 0.50},
+    2: {"coalescent": 0.32, "break": 0.55, "small consolidation": 0.60},
+    3: {"white": 0.06, "large consolidation": 0.95},
 }
 """What makes a video of this grade; drawn until there is at least one among those the patient can have."""
-B_BESIDE = (0.0, 0.55, 0.50, 0.45)
+B_BESIDE = (0.0, 0.85, 0.40, 0.05)
 """P(some separate B-lines) where no B-line was drawn as a qualifier, by grade."""
 INDENT_BESIDE = (0.0, 0.0, 0.40, 0.40)
 BREAK_BESIDE = (0.0, 0.0, 0.0, 0.45)
 THICK = (0.25, 0.50, 0.60, 0.60)
 """P(thick pleura) by grade in patients who have it."""
+WHITE_WITHOUT_CONSOLIDATION = 0.55
+"""P(a video whose latent calls for grade 3 reaches it) in a patient without consolidation, who can do so by white
+lung only; the others stay at grade 2."""
 SMALL_BESIDE_LARGE = 0.3
-EFFUSION_BY_ZONE = {"1": 0.05, "2": 0.15, "3": 0.60}
-SUB_PLEURAL_ORIGIN = 0.25
-"""P(B-lines start below the pleural line)."""
+EFFUSION_BY_ZONE = {"1": 0.08, "2": 0.20, "3": 0.70}
+"""P(effusion) in a video of a patient who has one."""
+SUB_PLEURAL_ORIGIN = {
+    HEALTHY: 0.15,
+    COVID: 0.40,
+    ILD: 0.10,
+    AIRWAY: 0.15,
+    EDEMA: 0.05,
+    OTHER_LUNG: 0.40,
+    NON_LUNG: 0.15,
+}
+"""P(B-lines start below the pleural line): at small consolidations in pneumonia, hardly ever in edema."""
 
 # --- raters ------------------------------------------------------------------------------------------------------
 TRAINEE_SEVERITY = (0.3, 0.3)
@@ -135,12 +147,12 @@ class RaterErrors:
 
 RATER_ERRORS: dict[str, RaterErrors] = {
     "A-lines": RaterErrors(0.04, 0.09, 0.10),
-    "B-lines": RaterErrors(0.045, 0.10, 0.08),
-    "pleural thickness": RaterErrors(0.14, 0.30, 0.25),
-    "pleural indent": RaterErrors(0.05, 0.25, 0.15),
-    "pleural break": RaterErrors(0.04, 0.25, 0.15),
-    "consolidation": RaterErrors(0.035, 0.30, 0.15),
-    "effusion": RaterErrors(0.035, 0.40, 0.15),
+    "B-lines": RaterErrors(0.05, 0.11, 0.08),
+    "pleural thickness": RaterErrors(0.16, 0.40, 0.30),
+    "pleural indent": RaterErrors(0.09, 0.42, 0.15),
+    "pleural break": RaterErrors(0.08, 0.42, 0.15),
+    "consolidation": RaterErrors(0.06, 0.42, 0.15),
+    "effusion": RaterErrors(0.05, 0.45, 0.15),
 }
 """Set so that kappa against the truth is .9 (A-lines), .9 (B-lines), .75 (consolidation), .7 (effusion), .7 (pleural
 abnormality) and .5 (pleural thickness)."""

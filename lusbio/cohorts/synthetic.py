@@ -1,0 +1,166 @@
+"""The default cohort: simulated patients, whose truth is known. One more source of videos, not a special case."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from lusbio.cohorts.table import Cohort, read_table, write_table
+from lusbio.errors import CohortError
+from lusbio.files import write_csv, write_json
+from lusbio.simulation.constants import VERSION
+from lusbio.simulation.labels import simulate_recordings
+from lusbio.simulation.patients import Recording
+from lusbio.simulation.placement import build_scene
+from lusbio.simulation.raters import trainee_table, truth_table
+from lusbio.simulation.scanner import render_video
+from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
+
+
+def simulate_cohort(
+    folder: Path,
+    *,
+    patients: int = 189,
+    seed: int = 0,
+    probe: str = "linear",
+    size: int = 224,
+    frames: tuple[int, int] = (60, 150),
+    jobs: int = 1,
+) -> Cohort:
+    """Make a synthetic cohort, or read it where it is complete already.
+
+    Every video depends on nothing but the parameters and its own number, so any number of workers, in any order, give
+    the same bytes. A killed call is taken up where it stopped; other parameters or another version of the simulator
+    make the cohort anew.
+
+    Args:
+        folder: Where ``cohort.csv``, ``truth.csv``, ``simulation.json`` and ``videos/`` go.
+        patients: How many; 189 have 718 videos.
+        seed: Decides everything; 0 or more.
+        probe: ``"linear"`` or ``"convex"``.
+        size: Height and width of the videos in pixels, even.
+        frames: Fewest and most frames of a video.
+        jobs: Worker processes.
+
+    Returns:
+        The cohort, labelled by the simulated trainee, with its truth.
+
+    Raises:
+        ValueError: If a parameter is out of range.
+        CohortError: If the folder holds videos that the simulator did not make.
+    """
+    if size < 16 or size % 2:
+        raise ValueError(f"size is {size}, expected an even number of at least 16 pixels")
+    if not 1 <= frames[0] <= frames[1]:
+        raise ValueError(f"frames is {frames}, expected fewest and most, at least 1")
+    folder = Path(folder)
+    recordings = simulate_recordings(patients, seed, probe)
+    parameters = {"version": VERSION, "patients": patients, "seed": seed, "probe": probe, "size": size,
+                  "frames": list(frames)}  # fmt: skip
+    _prepare_folder(folder, parameters)
+    paths = {r.video_id: folder / "videos" / f"{r.video_id}.mp4" for r in recordings}
+    missing = [r for r in recordings if not paths[r.video_id].is_file()]
+    if missing or not (folder / "cohort.csv").is_file():
+        _render_all(missing, folder, size, frames, jobs)
+        write_csv(truth_table(recordings), folder / "truth.csv")
+        write_table(trainee_table(recordings), folder / "cohort.csv")
+    return read_synthetic(folder)
+
+
+def _prepare_folder(folder: Path, parameters: dict) -> None:
+    """Keep what was made with the same parameters; clear what was made with others."""
+    notes = folder / "simulation.json"
+    if notes.is_file() and json.loads(notes.read_text(encoding="utf-8")) == parameters:
+        return
+    old = sorted((folder / "videos").glob("*.mp4"))
+    if old and not notes.is_file():
+        raise CohortError(
+            folder,
+            [f"holds {len(old)} videos but no simulation.json: not made by the simulator, not overwritten"],
+        )
+    for path in [folder / "cohort.csv", folder / "truth.csv", *old]:
+        path.unlink(missing_ok=True)
+    write_json(parameters, notes)
+
+
+def _render_all(
+    recordings: list[Recording], folder: Path, size: int, frames: tuple[int, int], jobs: int
+) -> None:
+    from joblib import Parallel, delayed, parallel_config
+
+    tasks = (
+        delayed(render_recording)(r, folder / "videos" / f"{r.video_id}.mp4", size, frames)
+        for r in recordings
+    )
+    with parallel_config(
+        backend="loky" if jobs > 1 else "sequential", **({"inner_max_num_threads": 1} if jobs > 1 else {})
+    ):
+        done = Parallel(n_jobs=jobs, return_as="generator_unordered" if jobs > 1 else "generator")(tasks)
+        for _ in _with_progress(done, len(recordings)):
+            pass
+
+
+def render_recording(recording: Recording, path: Path, size: int, frames: tuple[int, int]) -> None:
+    """Draw one video and write it.
+
+    Args:
+        recording: The video to draw.
+        path: The mp4 to write; it appears only when complete.
+        size: Height and width in pixels.
+        frames: Fewest and most frames; how many it gets is drawn from the video's own seed.
+    """
+    from lusbio.videos import encode_video
+
+    scene = build_scene(recording.findings, recording.patient, recording.zone, recording.generator(3))
+    count = int(recording.generator(4).integers(frames[0], frames[1] + 1))
+    encode_video(render_video(scene, size, count), path, recording.patient.device.fps)
+
+
+def _with_progress(results: Iterator, total: int) -> Iterator:
+    """A bar where a person watches; elsewhere a line for every tenth."""
+    from tqdm import tqdm
+
+    if sys.stderr.isatty():
+        yield from tqdm(results, "simulating", total, unit="video", leave=False)
+        return
+    for done, result in enumerate(results, start=1):
+        if done * 10 // total > (done - 1) * 10 // total:
+            print(f"simulating: {done} of {total} videos", file=sys.stderr, flush=True)
+        yield result
+
+
+def read_synthetic(folder: Path) -> Cohort:
+    """Read a cohort that ``simulate_cohort`` made.
+
+    Args:
+        folder: Where it lies.
+
+    Returns:
+        The cohort, named ``"synthetic"`` (linear probe) or ``"synthetic_convex"``, with its truth.
+
+    Raises:
+        CohortError: If it is incomplete; names what is missing.
+    """
+    folder = Path(folder)
+    missing = [
+        name for name in ("simulation.json", "cohort.csv", "truth.csv") if not (folder / name).is_file()
+    ]
+    if missing:
+        raise CohortError(
+            folder, [f"no {name}; `lusbio simulate` makes or completes the cohort" for name in missing]
+        )
+    parameters = json.loads((folder / "simulation.json").read_text(encoding="utf-8"))
+    table = read_table(folder / "cohort.csv")
+    lost = [path for path in table["path"] if not (folder / path).is_file()]
+    if lost:
+        raise CohortError(
+            folder, [f"{path} is missing; `lusbio simulate` completes the cohort" for path in lost]
+        )
+    truth = pd.read_csv(folder / "truth.csv", dtype={"video_id": str} | dict.fromkeys(TASKS, str))
+    truth[list(BIOMARKER_NAMES)] = truth[list(BIOMARKER_NAMES)].astype("float64")
+    name = "synthetic" if parameters["probe"] == "linear" else "synthetic_convex"
+    return Cohort(
+        name, table, folder, simulated=True, truth=truth, notes=(f"simulated, seed {parameters['seed']}",)
+    )

@@ -1,0 +1,57 @@
+"""What a person reads while a network trains. Apart from ``training``, so that wording never retrains."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from lusbio.files import write_csv
+
+
+class EpochLog(Callback):
+    """One line and one row per epoch; the rows travel in the checkpoint, so a resume keeps them.
+
+    Args:
+        path: The ``log.csv`` to write after every epoch.
+        say: Takes the line; e.g. ``print``.
+    """
+
+    def __init__(self, path: Path, say: Callable[[str], None]):
+        self.path = path
+        self.say = say
+        self.rows: list[dict[str, float]] = []
+        self.seconds: list[float] = []
+        self._started = 0.0
+
+    def state_dict(self) -> dict:
+        """The rows and the times so far."""
+        return {"rows": self.rows, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Take up the rows of the interrupted run."""
+        self.rows, self.seconds = state_dict["rows"], state_dict["seconds"]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock of the epoch."""
+        self._started = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the row and say the line. Runs before the epoch's checkpoint is written."""
+        seconds = time.perf_counter() - self._started
+        self.seconds.append(round(seconds, 2))
+        metrics = {name: float(trainer.callback_metrics[name]) for name in ("val_loss", "val_accuracy")}
+        epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs
+        loss = float(torch.stack(pl_module.train_losses).mean())
+        pl_module.train_losses.clear()
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self.rows.append({"epoch": epoch, "train_loss": loss, **metrics, "learning_rate": rate})
+        write_csv(pd.DataFrame(self.rows), self.path)
+        eta = (epochs - epoch) * seconds / 60
+        self.say(
+            f"epoch {epoch}/{epochs}  loss {loss:.3f}  validation loss {metrics['val_loss']:.3f}"
+            f"  accuracy {metrics['val_accuracy']:.3f}  {seconds:.1f} s/epoch  eta {eta:.1f} min"
+        )
