@@ -32,7 +32,7 @@ from lusbio.runs import (
     load_run,
     runs_folder,
 )
-from lusbio.videos import VIDEO_SUFFIXES, DecodedVideo, decode_video
+from lusbio.videos import VIDEO_SUFFIXES, CachedVideo, DecodedVideo, decode_video
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
 
 CARD_FILE = "card.json"
@@ -209,17 +209,15 @@ def score_videos(paths: Sequence[Path], model: Model) -> pd.DataFrame:
     Raises:
         CohortError: With one line for every video that does not decode.
     """
-    profile = model.profile
-    frames, broken = [], []
+    videos, broken = [], []
     for path in paths:
         try:
-            frames.append(decode_video(path, profile.image_size))
+            videos.append(DecodedVideo(decode_video(path, model.profile.image_size)))
         except VideoError as error:
             broken.append(str(error))
     if broken:
         raise CohortError("videos", broken)
-    probabilities = _find_biomarkers(frames, model)
-    probabilities[:, np.isin(BIOMARKER_NAMES, model.masked)] = np.nan
+    probabilities = find_biomarkers(videos, model)
     scores = pd.DataFrame(probabilities, columns=list(BIOMARKER_NAMES))
     scores.insert(0, "video_id", [path.stem for path in paths])
     for task, expert in model.experts.items():
@@ -228,19 +226,30 @@ def score_videos(paths: Sequence[Path], model: Model) -> pd.DataFrame:
     return scores
 
 
-def _find_biomarkers(videos: Sequence[np.ndarray], model: Model) -> np.ndarray:
-    """Probabilities float64 (V, 38) of decoded videos, averaged over the profile's evaluation clips."""
+def find_biomarkers(videos: Sequence[CachedVideo | DecodedVideo], model: Model) -> np.ndarray:
+    """What a model's network finds in decoded videos, averaged over the profile's evaluation clips.
+
+    Args:
+        videos: Decoded at the size of the model's profile.
+        model: From ``find_model``.
+
+    Returns:
+        Probabilities, float64 (V, 38); NaN for biomarkers that the model never learnt.
+    """
     import torch
 
     from lusbio import clips, training
 
-    network = load_network(model)
-    profile, device = model.profile, training.choose_device()
+    profile = model.profile
     unknown = torch.full((len(videos), len(BIOMARKER_NAMES)), torch.nan)
-    dataset = clips.ClipDataset([DecodedVideo(frames) for frames in videos], unknown, profile.frames)
+    dataset = clips.ClipDataset(videos, unknown, profile.frames)
     loader = clips.evaluation_loader(dataset, np.arange(len(videos)), profile.evaluation_clips)
-    module = training.VideoModule(network, multilabel=True, profile=profile, steps_per_epoch=1, seed=0)
-    return training.predict(module, loader, device=device)[0].astype(np.float64)
+    module = training.VideoModule(
+        load_network(model), multilabel=True, profile=profile, steps_per_epoch=1, seed=0
+    )
+    probabilities = training.predict(module, loader, device=training.choose_device())[0].astype(np.float64)
+    probabilities[:, np.isin(BIOMARKER_NAMES, model.masked)] = np.nan
+    return probabilities
 
 
 def load_network(model: Model):
