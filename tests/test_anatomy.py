@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from lusbio.simulation.anatomy import fluid_mm, lobe, lung_depth, pleura_depth
+from lusbio.simulation.constants import B_LINE_SPACING_MM
 from lusbio.simulation.examples import example_scene
+from lusbio.simulation.findings import biomarkers_of
 from lusbio.simulation.labels import simulate_recordings
-from lusbio.simulation.placement import B_LINE_SPACING_MM, build_scene
+from lusbio.simulation.placement import build_scene
 from lusbio.vocabulary import BIOMARKER_NAMES
 
 
@@ -133,8 +135,6 @@ def test_basal_lungs_slide_more():
 
 @pytest.mark.parametrize("biomarker", BIOMARKER_NAMES)
 def test_every_biomarker_has_an_example_that_shows_it(biomarker):
-    from lusbio.simulation.findings import biomarkers_of
-
     for probe in ("linear", "convex"):
         scene = example_scene(biomarker, probe=probe)
         assert biomarkers_of(scene.findings, scene.device.depth_mm)[biomarker] == 1

@@ -10,6 +10,7 @@ from lusbio.simulation.anatomy import Spot
 from lusbio.simulation.examples import example_scene
 from lusbio.simulation.findings import choice_of, sized_choice
 from lusbio.simulation.labels import simulate_recordings
+from lusbio.simulation.masks import MASKS, render_masks
 from lusbio.simulation.placement import build_scene
 
 FINE_MM = 0.05
@@ -31,7 +32,7 @@ def runs(row):
 
 @pytest.fixture(scope="module")
 def scenes():
-    recordings = [r for r in simulate_recordings(60, 2)][::3]
+    recordings = simulate_recordings(60, 2)[::3]
     return [build_scene(r.findings, r.patient, r.zone, r.generator(3)) for r in recordings]
 
 
@@ -168,3 +169,29 @@ def test_absent_findings_leave_empty_maps():
         artifacts.indents(scene, view),
     ):
         assert coverage.max() == 0
+
+
+def test_masks_show_exactly_the_findings_a_scene_has():
+    present = {
+        "a_lines_bold": "a_line",
+        "b_lines_some": "b_line",
+        "consolidation_large": "consolidation",
+        "effusion_large": "effusion",
+        "pleural_thickness_4_5mm": "pleural_line_unhealthy",
+    }
+    for biomarker, name in present.items():
+        masks = render_masks(example_scene(biomarker), 96, 1)
+        assert tuple(masks) == MASKS
+        assert masks[name].any(), biomarker
+        others = {"a_line", "b_line", "consolidation", "effusion"} - {name}
+        assert not any(masks[other].any() for other in others), biomarker
+
+
+@pytest.mark.parametrize("probe", ["linear", "convex"])
+def test_healthy_and_unhealthy_masks_do_not_overlap(probe):
+    masks = render_masks(example_scene("pleural_indent_large", probe=probe), 224, 0)
+    for region in ("pleural_line", "sub_pleural"):
+        assert masks[f"{region}_healthy"].any()
+        assert masks[f"{region}_unhealthy"].any()
+        both = masks[f"{region}_healthy"] & masks[f"{region}_unhealthy"]
+        assert both.sum() <= 0.05 * masks[f"{region}_unhealthy"].sum()

@@ -1,6 +1,7 @@
 """The label model: what is labelled follows from the geometry, and the rates of the literature come out."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
@@ -174,8 +175,6 @@ def test_intraclass_correlation_equals_the_variance_share_it_estimates():
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(2000), 4)
     values = np.sqrt(0.3) * rng.standard_normal(2000)[groups] + np.sqrt(0.7) * rng.standard_normal(8000)
-    import pandas as pd
-
     assert intraclass_correlation(pd.Series(values), pd.Series(groups)) == pytest.approx(0.3, abs=0.03)
 
 

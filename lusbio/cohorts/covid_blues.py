@@ -42,6 +42,11 @@ DIAGNOSES = {
 """Class of the ``disease`` task by column of ``clinical_variables.csv``."""
 
 
+DEVELOPMENT_PATIENTS = ("1", "4", "10", "14", "17", "19", "28", "32", "42", "43", "49", "55")
+"""Patients that may be looked at while the simulator is developed; its transfer is reported on all
+others. Drawn once, blindly, from those whose videos were at hand."""
+
+
 def load_covid_blues(folder: Path) -> Cohort:
     """Read COVID-BLUES as published.
 

@@ -10,15 +10,15 @@ from lusbio.cohorts.table import Cohort
 from lusbio.errors import CohortError
 from lusbio.profiles import Profile
 
-SYNTHETIC = "synthetic"
-"""The cohort that needs no data."""
+SYNTHETIC = {"synthetic": "linear", "synthetic_convex": "convex"}
+"""The cohorts that need no data, and their probe: linear as in the paper, convex as in public data."""
 
 
 def load_cohort(name_or_folder: str, profile: Profile, jobs: int = 1) -> Cohort:
     """A cohort by name or folder.
 
     Args:
-        name_or_folder: ``"synthetic"`` (simulated when it is not there yet), ``"covid_blues"`` or
+        name_or_folder: A key of ``SYNTHETIC`` (simulated when it is not there yet), ``"covid_blues"`` or
             ``"pocovid"`` (from ``data_folder()``), or a folder with a ``cohort.csv``.
         profile: Decides the size of the synthetic cohort.
         jobs: Videos that are simulated at a time.
@@ -29,10 +29,11 @@ def load_cohort(name_or_folder: str, profile: Profile, jobs: int = 1) -> Cohort:
     Raises:
         CohortError: If it is not there, or not usable; says what is wrong and how to get it.
     """
-    if name_or_folder == SYNTHETIC:
+    if name_or_folder in SYNTHETIC:
         return simulate_cohort(
-            paths.build_folder("cohorts", SYNTHETIC, profile.name),
+            paths.build_folder("cohorts", name_or_folder, profile.name),
             patients=profile.patients,
+            probe=SYNTHETIC[name_or_folder],
             size=profile.video_size,
             frames=profile.video_frames,
             jobs=jobs,
@@ -43,6 +44,6 @@ def load_cohort(name_or_folder: str, profile: Profile, jobs: int = 1) -> Cohort:
     if not folder.is_absolute():
         folder = paths.ROOT / folder
     if not folder.is_dir():
-        known = ", ".join([SYNTHETIC, *LOADERS])
+        known = ", ".join([*SYNTHETIC, *LOADERS])
         raise CohortError(name_or_folder, [f"neither one of {known}, nor a folder"])
     return load_folder(folder)

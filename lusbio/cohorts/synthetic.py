@@ -9,14 +9,20 @@ import pandas as pd
 
 from lusbio.cohorts.table import Cohort, read_table, write_table
 from lusbio.errors import CohortError
-from lusbio.files import write_csv, write_json
-from lusbio.simulation.constants import VERSION
+from lusbio.files import code_fingerprint, write_csv, write_json
 from lusbio.simulation.labels import simulate_recordings
 from lusbio.simulation.patients import Recording
 from lusbio.simulation.placement import build_scene
 from lusbio.simulation.raters import trainee_table, truth_table
 from lusbio.simulation.scanner import render_video
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
+
+_CODE = tuple(
+    f"simulation/{name}.py"
+    for name in ("anatomy", "artifacts", "constants", "draws", "findings", "grid", "labels", "patients", "placement",
+                 "raters", "scanner", "tissue")
+)  # fmt: skip
+"""What decides labels and pixels: a change there makes cohorts anew; see ``files.code_fingerprint``."""
 
 
 def simulate_cohort(
@@ -57,7 +63,7 @@ def simulate_cohort(
         raise ValueError(f"frames is {frames}, expected fewest and most, at least 1")
     folder = Path(folder)
     recordings = simulate_recordings(patients, seed, probe)
-    parameters = {"version": VERSION, "patients": patients, "seed": seed, "probe": probe, "size": size,
+    parameters = {"code": code_fingerprint(*_CODE), "patients": patients, "seed": seed, "probe": probe, "size": size,
                   "frames": list(frames)}  # fmt: skip
     _prepare_folder(folder, parameters)
     paths = {r.video_id: folder / "videos" / f"{r.video_id}.mp4" for r in recordings}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lusbio.simulation import constants as c
 from lusbio.simulation.findings import Findings
 from lusbio.simulation.patients import Device
 
@@ -133,10 +134,6 @@ def pleura_depth(scene: Scene, x_mm: np.ndarray, seconds: float) -> np.ndarray:
     return scene.findings.pleura_mm + scene.motion.drift(seconds) + shape
 
 
-ROUGHNESS_MM = 0.07
-"""Height of the small waves of every visceral line."""
-
-
 def lung_depth(scene: Scene, x_mm: np.ndarray, seconds: float) -> np.ndarray:
     """Depth of the upper edge of the lung's (visceral) line: below any fluid, and with its indents.
 
@@ -151,14 +148,10 @@ def lung_depth(scene: Scene, x_mm: np.ndarray, seconds: float) -> np.ndarray:
     depth = pleura_depth(scene, x_mm, seconds)
     on_lung = x_mm - scene.motion.slide(seconds)
     phases = [(seed % 628) / 100 for seed in scene.seed[:2]]
-    depth = depth + ROUGHNESS_MM * (np.sin(0.6 * on_lung + phases[0]) + np.sin(1.3 * on_lung + phases[1]))
+    depth = depth + c.ROUGHNESS_MM * (np.sin(0.6 * on_lung + phases[0]) + np.sin(1.3 * on_lung + phases[1]))
     for spot in scene.indents:
         depth = depth + spot.height_mm * lobe(on_lung - spot.x_mm, spot.width_mm)
     return depth + fluid_mm(scene, seconds)
-
-
-PARIETAL_MM = 0.8
-"""Thickness of the parietal line where fluid parts it from the visceral one."""
 
 
 def fluid_mm(scene: Scene, seconds: float) -> float:
@@ -173,7 +166,7 @@ def fluid_mm(scene: Scene, seconds: float) -> float:
     """
     if not scene.findings.effusion_mm:
         return 0.0
-    return PARIETAL_MM + scene.findings.effusion_mm * (1 + 0.1 * scene.motion.swell(seconds))
+    return c.PARIETAL_MM + scene.findings.effusion_mm * (1 + 0.1 * scene.motion.swell(seconds))
 
 
 def lobe(offset_mm: np.ndarray, width_mm: float) -> np.ndarray:

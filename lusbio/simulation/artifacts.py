@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lusbio.simulation.anatomy import PARIETAL_MM, Scene, fluid_mm, lobe, lung_depth, pleura_depth
+from lusbio.simulation import constants as c
+from lusbio.simulation.anatomy import Scene, fluid_mm, lobe, lung_depth, pleura_depth
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def parietal_line(scene: Scene, view: View) -> np.ndarray:
     Returns:
         float32 (Z, X), 0 to 1.
     """
-    return _band(view, view.pleura, PARIETAL_MM)
+    return _band(view, view.pleura, c.PARIETAL_MM)
 
 
 def breaks(scene: Scene, view: View) -> np.ndarray:
@@ -144,7 +145,7 @@ def effusion(scene: Scene, view: View) -> np.ndarray:
     """
     if not fluid_mm(scene, view.seconds):
         return np.zeros((view.z.shape[0], view.x.shape[1]), np.float32)
-    return ramp(view.z - view.pleura - np.float32(PARIETAL_MM), 0.2) * ramp(view.lung - view.z, 0.2)
+    return ramp(view.z - view.pleura - np.float32(c.PARIETAL_MM), 0.2) * ramp(view.lung - view.z, 0.2)
 
 
 def consolidations(scene: Scene, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -155,8 +156,8 @@ def consolidations(scene: Scene, view: View) -> tuple[np.ndarray, np.ndarray, np
         view: The moment.
 
     Returns:
-        Four float32 maps (Z, X), 0 to 1: tissue, its border, the enhancement below it, and air in its bronchi (large ones
-        only).
+        Four float32 maps (Z, X), 0 to 1: tissue, its border, the enhancement below it, and air in its
+        bronchi (large ones only).
     """
     shape = (view.z.shape[0], view.x.shape[1])
     inside, border, below, air = (np.zeros(shape, np.float32) for _ in range(4))
@@ -284,7 +285,7 @@ def ribs(scene: Scene, view: View) -> tuple[np.ndarray, np.ndarray]:
     surface, shadow = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     for spot in scene.ribs:
         offset = (view.x - np.float32(spot.x_mm)) * np.float32(2 / spot.width_mm)
-        top = view.pleura - np.float32(5.0) + np.float32(3.0) * offset**2
+        top = view.pleura - np.float32(c.RIB_ABOVE_PLEURA_MM) + np.float32(3.0) * offset**2
         beside = ramp((1 - np.abs(offset)) * np.float32(spot.width_mm / 2), 2.5)
         surface = np.maximum(surface, _band(view, top, 1.0) * beside)
         shadow = np.maximum(shadow, ramp(view.z - top - 1, 0.5) * beside)

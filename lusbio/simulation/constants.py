@@ -1,4 +1,4 @@
-"""Every number of the simulator that decides who has what, in one place.
+"""The numbers of the simulator in one place: who has what, and what it looks like.
 
 Numbers with a source name it; all others are engineering choices, set so that the rates that do have a source come
 out right (``targets.summarise_targets`` prints both). None was ever chosen by looking at what a network scores.
@@ -7,9 +7,6 @@ out right (``targets.summarise_targets`` prints both). None was ever chosen by l
 from dataclasses import dataclass
 
 from lusbio.vocabulary import TASKS
-
-VERSION = "1"
-"""Part of every cohort's parameters: a change of labels or pixels changes it, and cohorts are made anew."""
 
 HEALTHY, COVID, ILD, AIRWAY, EDEMA, OTHER_LUNG, NON_LUNG = TASKS["disease"].classes
 
@@ -156,3 +153,98 @@ RATER_ERRORS: dict[str, RaterErrors] = {
 }
 """Set so that kappa against the truth is .9 (A-lines), .9 (B-lines), .75 (consolidation), .7 (effusion), .7 (pleural
 abnormality) and .5 (pleural thickness)."""
+
+# --- devices: nuisance, drawn per patient, lowest and highest value ---------------------------------------------------
+DEVICES: dict[str, dict[str, tuple[float, float]]] = {
+    "linear": {"width_mm": (38, 50), "frequency_mhz": (6, 12), "haze_db": (-13, -5), "fade_db": (8, 20)},
+    "convex": {"radius_mm": (45, 60), "opening_degrees": (55, 70), "frequency_mhz": (2, 5), "haze_db": (-19, -9),
+               "fade_db": (14, 28)},
+}  # fmt: skip
+"""Geometry and frequency: the simulator's specification. ``haze_db`` is the lung just below the pleural line about
+muscle, ``fade_db`` what it loses until the bottom."""
+DEPTHS_MM = {"linear": (40, 45, 50, 55, 60), "convex": (80, 100, 120, 140, 160)}
+FRAMES_PER_SECOND = (20, 40)
+DYNAMIC_RANGE_DB = (50, 70)
+GAIN_SD_DB, GAIN_LIMIT_DB = 3.0, 6.0
+TGC_SD_DB, TGC_LIMIT_DB = 2.0, 4.0
+PERSISTENCE = (0.0, 0.3)
+SMOOTHING_PX = (0.7, 1.3)
+"""SD of the smoothing that scanners do after log compression."""
+NOISE_DB = (-32, -20)
+"""Electronic noise at the bottom, about muscle."""
+
+# --- bodies and motion ------------------------------------------------------------------------------------------------
+WALL_MM, WALL_SPREAD_PATIENTS, WALL_SPREAD_VIDEOS = 20.0, 0.30, 0.15
+"""Median skin-to-pleura distance, and SD of its logarithm between patients and between videos of one."""
+THINNEST_WALL_MM = 9.5
+BREATHS_HZ, BEATS_HZ = (0.20, 0.33), (1.0, 1.7)
+BREATHS_PER_GRADE_HZ = 0.1
+"""The sick breathe up to this much faster per grade of aeration loss beyond 1."""
+SLIDE_MM, SLIDE_BASAL_MM, SLIDE_LOST_MM = (2, 6), (8, 18), (0, 1)
+"""Respiratory sliding, peak to peak; less where findings would leave the image."""
+SLIDING_LOST = 0.07
+BEAT_MM = (0.2, 0.6)
+DRIFT_MM = (0.25, 1.0)
+"""Amplitude of the up and down of the pleura (0.5 to 2 mm peak to peak)."""
+
+# --- geometry of findings ---------------------------------------------------------------------------------------------
+CLASS_WIDTHS_MM = {1: (1.5, 4.5), 2: (1.5, 3.2), 3: (5.4, 9.6), 4: (10.6, 16.0)}
+"""Widths drawn for the size options; they keep clear of the limits, so that what is drawn can be told."""
+THICKNESS_MM = {0: (0.5, 0.9), 1: (2.0, 3.0), 2: (4.0, 5.0), 3: (5.4, 7.0)}
+EFFUSION_MM = ((1.5, 4.0), (6.5, 12.0))
+"""Small and large effusions; respiration moves them by 10 %."""
+EFFUSION_SMALL = 0.45
+B_ORIGIN_MM = (2.0, 8.0)
+GAP_MM, EDGE_MM = 1.5, 1.0
+"""Least distance between findings side by side on the pleura, and between findings and the edge of the image."""
+BOTTOM_MM = 8.0
+"""Least lung that is seen below the pleural line."""
+B_LINE_SPACING_MM, B_LINE_MM = 2.6, (0.6, 1.3)
+"""Wished distance between separate B-lines, and their width."""
+CONVEX_SPREAD = 1.7
+"""Low frequencies have wide beams: B-lines of a convex probe are this much wider and further apart."""
+PARIETAL_MM = 0.8
+"""Thickness of the parietal line where fluid parts it from the visceral one."""
+ROUGHNESS_MM = 0.07
+"""Height of the small waves of every visceral line."""
+COMETS = 0.8
+"""Mean number of short comet tails."""
+RIBS = {"linear": 0.35, "convex": 0.75}
+"""P(ribs) where the findings leave room for them."""
+RIB_REACH_MM = {"linear": 9.0, "convex": 19.0}
+RIB_WIDTH_MM, RIB_ABOVE_PLEURA_MM = 20.0, 5.0
+
+# --- pixels -----------------------------------------------------------------------------------------------------------
+INTERNAL_SIZE = 192
+"""Least rows and columns of the grid; smaller images are area averages of it, as a decoder's are."""
+SOUND_MM_PER_US = 1.54
+PSF = {"linear": (0.75, 1.2), "convex": (0.65, 0.9)}
+"""SD of the point-spread function along and across the beam, in wavelengths."""
+LUNG_STREAK = 1.5
+"""How much wider than in tissue the speckle of the lung is: reverberation is streaky."""
+WHITE_DB = 24.0
+"""Echo level that is white, in decibels about muscle, as all levels below."""
+GREY_CURVE = 1.5
+"""Exponent of the grey map: scanners darken the middle of the range."""
+FAT_DB, MUSCLE_DB, SKIN_DB = -9.0, 0.0, 3.0
+STREAK_DB = 1.3
+"""SD of the streaks of muscle: small, so that speckle stays what is measured there."""
+PLEURA_DB, SHEEN_DB = 23.0, 3.0
+"""The pleural line, and how uneven it is along the lung."""
+CLOUD_DB = 1.0
+"""SD of the slow unevenness of the lung."""
+MIRROR_DB = -20.0
+"""Chest wall seen again below the pleura, by reverberation, blurred."""
+A_LINE_DB = {1: 9.0, 2: 18.0}
+"""Weak and bold A-lines, about the haze around them."""
+A_LINE_STEP_DB = 4.0
+"""Each further repetition loses this against the haze, which loses about as much again on the way."""
+B_LINE_DB = {"linear": 5.0, "convex": 2.0}
+WHITE_LUNG_DB, COMET_DB = 1.0, 2.0
+FLUID_DB, FLUID_ENHANCES_DB = -32.0, 3.0
+CONSOLIDATION_DB = (-15.0, -9.0)
+SHRED_DB, AIR_DB, CONSOLIDATION_ENHANCES_DB = 6.0, 8.0, 5.0
+"""Border of a consolidation, air in its bronchi, and the enhancement below it about the haze."""
+SHADOW_DB = -28.0
+CONTACT_LOSS_DB, CONVEX_EDGE_DB = 7.0, 13.0
+"""Most that poor contact takes from one edge; what the outermost beams of a curved array lack."""

@@ -9,13 +9,6 @@ from lusbio.simulation import constants as c
 from lusbio.simulation.findings import Findings
 from lusbio.simulation.patients import Patient
 
-WALL_SPREAD = 0.15
-"""SD of the log of skin-to-pleura distance between videos of a patient."""
-GAP_MM = 1.5
-"""Least distance between findings side by side on the pleura."""
-CLASS_WIDTHS = {1: (1.5, 4.5), 2: (1.5, 3.2), 3: (5.4, 9.6), 4: (10.6, 16.0)}
-"""Widths drawn for the size options; they keep clear of the limits, so that what is drawn can be told."""
-
 
 def draw_lung(
     patient: Patient, zone: str, grade: int, extent: float, must: frozenset, rng: np.random.Generator
@@ -53,7 +46,7 @@ def draw_lung(
     thick = "thick" in traits and ("thick" in must or rng.random() < c.THICK[grade])
     effusion = 0.0
     if "effusion" in traits and ("effusion" in must or rng.random() < c.EFFUSION_BY_ZONE[zone[1]]):
-        effusion = rng.uniform(1.5, 4.0) if rng.random() < 0.45 else rng.uniform(6.5, 12.0)
+        effusion = rng.uniform(*c.EFFUSION_MM[rng.random() >= c.EFFUSION_SMALL])
     any_b = bool(b_lines or coalescent or "white" in marks)
     return Findings(
         pleura_mm=0.0,
@@ -61,7 +54,7 @@ def draw_lung(
         b_lines=b_lines,
         coalescent_mm=coalescent,
         white="white" in marks,
-        b_origin_mm=float(rng.uniform(2, 8))
+        b_origin_mm=float(rng.uniform(*c.B_ORIGIN_MM))
         if any_b and rng.random() < c.SUB_PLEURAL_ORIGIN[patient.disease]
         else 0.0,
         indents_mm=_draw_widths(_draw_size(size, rng), rng) if indent else (),
@@ -119,19 +112,19 @@ def _draw_size(size: float, rng: np.random.Generator) -> int:
 
 
 def _draw_widths(option: int, rng: np.random.Generator) -> tuple[float, ...]:
-    low, high = CLASS_WIDTHS[option]
+    low, high = c.CLASS_WIDTHS_MM[option]
     count = int(rng.integers(3, 6)) if option == 2 else int(rng.integers(1, 3)) if option == 1 else 1
     widths = [float(rng.uniform(low, high)) for _ in range(count)]
     if option > 2 and rng.random() < c.SMALL_BESIDE_LARGE:
-        widths.append(float(rng.uniform(*CLASS_WIDTHS[1])))
+        widths.append(float(rng.uniform(*c.CLASS_WIDTHS_MM[1])))
     return tuple(widths)
 
 
 def _draw_thickness(thick: bool, severity: float, rng: np.random.Generator) -> float:
     if not thick:
-        return float(rng.uniform(0.5, 0.9))
+        return float(rng.uniform(*c.THICKNESS_MM[0]))
     option = int(np.clip(round(0.3 + 0.5 * severity + rng.normal(0, 0.6)), 1, 3))
-    return float(rng.uniform(*{1: (2.0, 3.0), 2: (4.0, 5.0), 3: (5.4, 7.0)}[option]))
+    return float(rng.uniform(*c.THICKNESS_MM[option]))
 
 
 def lateral_need_mm(findings: Findings) -> float:
@@ -146,7 +139,7 @@ def lateral_need_mm(findings: Findings) -> float:
     blocks = [*findings.indents_mm, *findings.breaks_mm, *findings.consolidations_mm, *findings.coalescent_mm]
     if findings.a_lines:
         blocks.append(findings.a_line_width_mm)
-    return sum(blocks) + GAP_MM * (len(blocks) + 1) + 1.2 * findings.b_lines
+    return sum(blocks) + c.GAP_MM * (len(blocks) + 1) + 1.6 * findings.b_lines
 
 
 def draw_geometry(
@@ -169,12 +162,12 @@ def draw_geometry(
     """
     depth, width = patient.device.depth_mm, patient.device.width_mm - 2.0
     lung = _shrink_to_fit(lung, width)
-    room = width - lateral_need_mm(lung) - GAP_MM
+    room = width - lateral_need_mm(lung) - c.GAP_MM
     a_lines, stacked, a_width = _draw_a_lines(lung, grade, extent, room, rng)
-    deepest = depth - 8.0 - 1.1 * lung.effusion_mm - lung.thickness_mm
+    deepest = depth - c.BOTTOM_MM - 1.1 * lung.effusion_mm - lung.thickness_mm
     if a_lines:
         deepest = min(deepest, _deepest_repeated(depth, 2 if stacked else 1))
-    wall = _truncated_lognormal(patient.wall_mm, WALL_SPREAD, 9.5, deepest, rng)
+    wall = _truncated_lognormal(patient.wall_mm, c.WALL_SPREAD_VIDEOS, c.THINNEST_WALL_MM, deepest, rng)
     copies = 0
     if a_lines:
         most = max(n for n in range(1, 5) if n == 1 + stacked or wall <= _deepest_repeated(depth, n))

@@ -54,7 +54,8 @@ def example_device(probe: str = "linear") -> Device:
     return Device(
         probe=probe, depth_mm=50.0 if linear else 120.0, width_mm=44.0 if linear else 54.0,
         radius_mm=0.0 if linear else 50.0, fps=30.0, frequency_mhz=9.0 if linear else 3.5, dynamic_range_db=62.0,
-        gain_db=0.0, tgc_db=(0.0, 0.0, 0.0), persistence=0.1, smoothing_px=0.9, haze_db=-9.0, fade_db=13.0,
+        gain_db=0.0, tgc_db=(0.0, 0.0, 0.0), persistence=0.1, smoothing_px=0.9,
+        haze_db=-9.0 if linear else -14.0, fade_db=13.0 if linear else 20.0,
         noise_db=-28.0,
     )  # fmt: skip
 
@@ -81,7 +82,12 @@ def example_findings(biomarker: str, depth_mm: float) -> Findings:
     special: dict[str, dict] = {
         "a_lines_weak": {"a_lines": 1, "a_line_copies": 1, "a_line_width_mm": 16.0},
         "a_lines_bold": {"a_lines": 2, "a_line_copies": 1, "a_line_width_mm": 16.0},
-        "a_lines_stacked": {"a_lines": 2, "a_line_copies": 2, "a_line_width_mm": 16.0},
+        "a_lines_stacked": {
+            "pleura_mm": 0.8 * third,
+            "a_lines": 2,
+            "a_line_copies": 2,
+            "a_line_width_mm": 16.0,
+        },
         "a_lines_wide": {"a_lines": 2, "a_line_copies": 1, "a_line_width_mm": 28.0},
         "b_lines_few": {"b_lines": 2},
         "b_lines_some": {"b_lines": 5},

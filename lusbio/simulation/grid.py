@@ -4,10 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lusbio.simulation import constants as c
 from lusbio.simulation.anatomy import Scene
-
-INTERNAL_SIZE = 192
-"""Least rows and columns of the grid; smaller images are area averages, as a decoder's are."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +41,9 @@ def make_grid(scene: Scene, size: int) -> Grid:
         size: Height and width of the image in pixels.
 
     Returns:
-        A grid whose ``size`` is a whole multiple of the image's, and at least ``INTERNAL_SIZE``.
+        A grid whose ``size`` is a whole multiple of the image's, and at least ``constants.INTERNAL_SIZE``.
     """
-    internal = size * -(-INTERNAL_SIZE // size)
+    internal = size * -(-c.INTERNAL_SIZE // size)
     device = scene.device
     columns = internal
     if device.probe == "linear":

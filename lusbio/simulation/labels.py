@@ -78,9 +78,9 @@ def _simulate_patient(index: int, disease: str, videos: int, seed: int, probe: s
     loss = 0.0 if a_only else rates.severity + c.PATIENT_SD * standard
     patient = Patient(
         index=index, disease=disease, traits=traits, a_profile_only=a_only, aeration_loss=loss,
-        sf_value=_draw_sf(loss, rng), wall_mm=float(20.0 * np.exp(0.30 * rng.standard_normal())),
-        breaths_hz=float(rng.uniform(0.20, 0.33) + max(0.0, loss - 1) * rng.uniform(0.0, 0.1)),
-        beats_hz=float(rng.uniform(1.0, 1.7)), device=_draw_device(probe, video_generator(seed, index, 0, 1)),
+        sf_value=_draw_sf(loss, rng), wall_mm=float(c.WALL_MM * np.exp(c.WALL_SPREAD_PATIENTS * rng.standard_normal())),
+        breaths_hz=float(rng.uniform(*c.BREATHS_HZ) + max(0.0, loss - 1) * rng.uniform(0.0, c.BREATHS_PER_GRADE_HZ)),
+        beats_hz=float(rng.uniform(*c.BEATS_HZ)), device=_draw_device(probe, video_generator(seed, index, 0, 1)),
     )  # fmt: skip
     zones = [c.ZONES[i % len(c.ZONES)] for i in _zone_order(videos, rng)]
     latents = np.array([_draw_latent(patient, zone, rng) for zone in zones])
@@ -128,19 +128,35 @@ def _draw_sf(loss: float, rng: np.random.Generator) -> float:
 
 def _draw_device(probe: str, rng: np.random.Generator) -> Device:
     """Nuisance: nothing here knows the disease."""
-    linear = probe == "linear"
-    depth = float(rng.choice([40, 45, 50, 55, 60] if linear else [80, 100, 120, 140, 160]))
-    radius = 0.0 if linear else float(rng.uniform(45, 60))
-    width = float(rng.uniform(38, min(50, depth))) if linear else radius * np.radians(rng.uniform(55, 70))
+
+    def between(low_high: tuple[float, float]) -> float:
+        return float(rng.uniform(*low_high))
+
+    ranges, linear = c.DEVICES[probe], probe == "linear"
+    depth = float(rng.choice(c.DEPTHS_MM[probe]))
+    radius = 0.0 if linear else between(ranges["radius_mm"])
+    if linear:
+        narrow, wide = ranges["width_mm"]
+        width = between((narrow, min(wide, depth)))  # the depth fills the height of a square image
+    else:
+        width = radius * float(np.radians(between(ranges["opening_degrees"])))
+    tgc = np.clip(rng.normal(0, c.TGC_SD_DB, 3), -c.TGC_LIMIT_DB, c.TGC_LIMIT_DB)
     return Device(
-        probe=probe, depth_mm=depth, width_mm=float(width), radius_mm=radius,
-        fps=float(rng.integers(20, 41)), frequency_mhz=float(rng.uniform(6, 12) if linear else rng.uniform(2, 5)),
-        dynamic_range_db=float(rng.uniform(50, 70)), gain_db=float(np.clip(rng.normal(0, 3), -6, 6)),
-        tgc_db=tuple(float(v) for v in np.clip(rng.normal(0, 2, 3), -4, 4)),
-        persistence=float(rng.uniform(0, 0.3)), smoothing_px=float(rng.uniform(0.7, 1.3)),
-        haze_db=float(rng.uniform(-13, -5)), fade_db=float(rng.uniform(8, 20)),
-        noise_db=float(rng.uniform(-32, -20)),
-    )  # fmt: skip
+        probe=probe,
+        depth_mm=depth,
+        width_mm=width,
+        radius_mm=radius,
+        fps=float(rng.integers(c.FRAMES_PER_SECOND[0], c.FRAMES_PER_SECOND[1] + 1)),
+        frequency_mhz=between(ranges["frequency_mhz"]),
+        dynamic_range_db=between(c.DYNAMIC_RANGE_DB),
+        gain_db=float(np.clip(rng.normal(0, c.GAIN_SD_DB), -c.GAIN_LIMIT_DB, c.GAIN_LIMIT_DB)),
+        tgc_db=tuple(float(v) for v in tgc),
+        persistence=between(c.PERSISTENCE),
+        smoothing_px=between(c.SMOOTHING_PX),
+        haze_db=between(ranges["haze_db"]),
+        fade_db=between(ranges["fade_db"]),
+        noise_db=between(c.NOISE_DB),
+    )
 
 
 def _draw_latent(patient: Patient, zone: str, rng: np.random.Generator) -> float:

@@ -2,17 +2,11 @@
 
 import numpy as np
 
+from lusbio.simulation import constants as c
 from lusbio.simulation.anatomy import Motion, Scene, Spot, width_at_pleura
-from lusbio.simulation.draws import GAP_MM, lateral_need_mm
+from lusbio.simulation.draws import lateral_need_mm
 from lusbio.simulation.findings import Findings
 from lusbio.simulation.patients import Device, Patient
-
-EDGE_MM = 1.0
-"""Kept free at both edges of the image."""
-B_LINE_SPACING_MM = 2.6
-"""Least distance between separate B-lines: closer ones could not be counted."""
-CONVEX_SPREAD = 1.7
-"""Low frequencies have wide beams: B-lines of a convex probe are this much wider and further apart."""
 
 
 def build_scene(findings: Findings, patient: Patient, zone: str, rng: np.random.Generator) -> Scene:
@@ -28,7 +22,7 @@ def build_scene(findings: Findings, patient: Patient, zone: str, rng: np.random.
         The scene.
     """
     width = width_at_pleura(patient.device, findings)
-    free = width - 2 * EDGE_MM - lateral_need_mm(findings)
+    free = width - 2 * c.EDGE_MM - lateral_need_mm(findings)
     ribs, rib_room = _draw_ribs(patient.device, width, free, rng)
     free -= 2 * rib_room
     blocks = [*findings.indents_mm, *findings.breaks_mm, *findings.consolidations_mm, *findings.coalescent_mm]
@@ -37,9 +31,9 @@ def build_scene(findings: Findings, patient: Patient, zone: str, rng: np.random.
         patient, zone, free / (4 if findings.a_lines and movers else 2) if movers else np.inf, rng
     )
     reach = motion.slide_mm / 2 + motion.beat_mm
-    half = width / 2 - EDGE_MM - rib_room
+    half = width / 2 - c.EDGE_MM - rib_room
     spots, window = _place_blocks(findings, patient.device, half, reach, rng)
-    spread = 1.0 if patient.device.probe == "linear" else CONVEX_SPREAD
+    spread = 1.0 if patient.device.probe == "linear" else c.CONVEX_SPREAD
     taken = [*spots["consolidations"], *spots["bands"]]
     b_lines = _place_b_lines(findings.b_lines, max(half - reach, 4.0), taken, spread, rng)
     return Scene(
@@ -79,7 +73,7 @@ def _place_blocks(
                 height = float(min(rng.uniform(0.8, 2.5), 0.6 * width + 0.3))
             elif kind == "consolidations":
                 height = _consolidation_height(width, findings, device, rng)
-                level = float(rng.uniform(-15, -9))
+                level = float(rng.uniform(*c.CONSOLIDATION_DB))
             row.append(Spot(float(left.pop(0)), width, height, level))
         spots[kind] = tuple(row)
     return spots, Spot(window, findings.a_line_width_mm) if findings.a_lines else None
@@ -89,7 +83,7 @@ def _draw_comets(half: float, rng: np.random.Generator) -> tuple[Spot, ...]:
     """Short comet tails, which are not B-lines."""
     return tuple(
         Spot(float(rng.uniform(-half, half)), float(rng.uniform(0.4, 0.8)), float(rng.uniform(4, 9)))
-        for _ in range(rng.poisson(0.8))
+        for _ in range(rng.poisson(c.COMETS))
     )
 
 
@@ -108,23 +102,24 @@ def _draw_ribs(
     device: Device, width: float, free: float, rng: np.random.Generator
 ) -> tuple[tuple[Spot, ...], float]:
     """Now and then a rib that reaches into one edge or both, where the findings leave room."""
-    room = min(0.4 * free, 9.0 if device.probe == "linear" else 19.0)
-    if room < 3 or rng.random() > (0.35 if device.probe == "linear" else 0.75):
+    room = min(0.4 * free, c.RIB_REACH_MM[device.probe])
+    if room < 3 or rng.random() > c.RIBS[device.probe]:
         return (), 0.0
     reach = float(rng.uniform(2.5, room))
     sides = [(-1,), (1,), (-1, 1)][rng.integers(0, 3)]
-    # A rib is about 20 mm wide; its middle lies outside the image.
-    return tuple(Spot(side * (width / 2 + 10 - reach), 20.0) for side in sides), reach
+    # The middle of a rib lies outside the image.
+    middle = width / 2 + c.RIB_WIDTH_MM / 2 - reach
+    return tuple(Spot(side * middle, c.RIB_WIDTH_MM) for side in sides), reach
 
 
 def _draw_motion(patient: Patient, zone: str, room: float, rng: np.random.Generator) -> Motion:
     basal = zone.endswith("3")
-    lost = rng.random() < 0.07
-    slide = rng.uniform(0, 1) if lost else rng.uniform(8, 18) if basal else rng.uniform(2, 6)
-    beat = float(np.clip(rng.uniform(0.2, 0.6), 0, max(room / 2, 0.0)))
+    lost = rng.random() < c.SLIDING_LOST
+    slide = rng.uniform(*(c.SLIDE_LOST_MM if lost else c.SLIDE_BASAL_MM if basal else c.SLIDE_MM))
+    beat = float(np.clip(rng.uniform(*c.BEAT_MM), 0, max(room / 2, 0.0)))
     return Motion(
         slide_mm=float(np.clip(slide, 0, max(2 * (room - beat), 0.0))), beat_mm=beat,
-        drift_mm=float(rng.uniform(0.25, 1.0)), breaths_hz=patient.breaths_hz, beats_hz=patient.beats_hz,
+        drift_mm=float(rng.uniform(*c.DRIFT_MM)), breaths_hz=patient.breaths_hz, beats_hz=patient.beats_hz,
         phase=float(rng.uniform(0, 2 * np.pi)),
     )  # fmt: skip
 
@@ -139,7 +134,7 @@ def _pack(blocks: list[float], window: float, half: float, reach: float, rng: np
     order = rng.permutation(len(items))
     # A moving block keeps clear of the edges, and of the window, by as far as the lung slides.
     pads = [reach if items[i][0] == -1 and blocks else 0.0 for i in order]
-    length = sum(items[i][1] for i in order) + 2 * sum(pads) + GAP_MM * max(len(items) - 1, 0)
+    length = sum(items[i][1] for i in order) + 2 * sum(pads) + c.GAP_MM * max(len(items) - 1, 0)
     inner = half - (reach if blocks else 0.0)
     spare = rng.dirichlet(np.ones(len(items) + 1)) * max(2 * inner - length, 0.0)
     places, window_x = np.zeros(len(blocks)), 0.0
@@ -151,7 +146,7 @@ def _pack(blocks: list[float], window: float, half: float, reach: float, rng: np
             window_x = float(cursor + width / 2)
         else:
             places[index] = cursor + width / 2
-        cursor += width + pad + GAP_MM
+        cursor += width + pad + c.GAP_MM
     return places, window_x
 
 
@@ -175,19 +170,20 @@ def _place_b_lines(
     for clear in (1.5, 1.1, 0.6, 0.0):
         away = [np.abs(grid - spot.x_mm) - spot.width_mm / 2 for spot in taken]
         open_ = grid[np.min(away, axis=0) > clear] if taken else grid
-        if len(open_) >= 15 * count:
+        if len(open_) and np.diff(_spread_out(open_, count), prepend=-np.inf).min() >= 2.0:
             break
     for _ in range(10):
         places, left = [], open_
         while len(places) < count and len(left):
             places.append(float(rng.choice(left)))
-            left = left[np.abs(left - places[-1]) > spread * B_LINE_SPACING_MM]
+            left = left[np.abs(left - places[-1]) > spread * c.B_LINE_SPACING_MM]
         if len(places) == count:
             break
     else:
         places = _spread_out(open_, count)
     return tuple(
-        Spot(x, spread * float(rng.uniform(0.6, 1.3)), 0.0, float(rng.uniform(-2, 3))) for x in sorted(places)
+        Spot(x, spread * float(rng.uniform(*c.B_LINE_MM)), 0.0, float(rng.uniform(-2, 3)))
+        for x in sorted(places)
     )
 
 

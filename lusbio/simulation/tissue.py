@@ -3,11 +3,8 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from lusbio.simulation import constants as c
 from lusbio.simulation.anatomy import Scene
-
-FAT_DB, MUSCLE_DB, SKIN_DB = -9.0, 0.0, 3.0
-STREAK_DB = 1.3
-"""SD of the streaks of muscle: small, so that speckle stays what is measured there."""
 
 
 def draw_tissue(scene: Scene, x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -29,10 +26,10 @@ def draw_tissue(scene: Scene, x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray,
     wavy = flat - rng.uniform(0.1, 0.6) * wave(x, 40, rng) - rng.normal(0, 0.03) * x
     in_fat = wavy < fat
     lean = rng.normal(0, 0.05)
-    streaks = STREAK_DB * _blobs(x, flat + lean * x, (0.4, 2.6), rng)
-    muscle_db = MUSCLE_DB + streaks - 4.0 * np.exp(-(((flat - muscle + 0.7) / 0.6) ** 2))
-    db = np.where(in_fat, FAT_DB + 2 * _blobs(x, z, (1.5, 4.0), rng), muscle_db)
-    db = np.where(z < skin, SKIN_DB + 3 * np.sin(z * 2 * np.pi / 0.7), db)
+    streaks = c.STREAK_DB * _blobs(x, flat + lean * x, (0.4, 2.6), rng)
+    muscle_db = c.MUSCLE_DB + streaks - 4.0 * np.exp(-(((flat - muscle + 0.7) / 0.6) ** 2))
+    db = np.where(in_fat, c.FAT_DB + 2 * _blobs(x, z, (1.5, 4.0), rng), muscle_db)
+    db = np.where(z < skin, c.SKIN_DB + 3 * np.sin(z * 2 * np.pi / 0.7), db)
     sheets = np.zeros(db.shape, np.float32)
     lines: list[tuple] = [(fat, wavy, 0.0, 0.0, (12, 18), (0.3, 0.5), True)]
     lines.append((fat + rng.uniform(0.6, 1.6), wavy, 0.0, 0.1, (8, 16), (0.25, 0.45), True))

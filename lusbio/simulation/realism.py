@@ -1,0 +1,124 @@
+"""Does the simulator's image look like a real one? Numbers to set beside real videos."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from lusbio.simulation import artifacts
+from lusbio.simulation.anatomy import Scene
+from lusbio.simulation.grid import make_grid
+from lusbio.simulation.scanner import echo_db, make_textures
+
+RAYLEIGH_MEAN_TO_SD = 1.91
+"""Of the envelope of fully developed speckle. Source: Burckhardt 1978."""
+RAYLEIGH_LOG_SD_DB = 5.57
+"""SD of its logarithm. Source: Burckhardt 1978."""
+
+
+def measure_speckle(scene: Scene, size: int = 224) -> dict[str, float]:
+    """First-order statistics of the speckle in muscle, before gain, compression and persistence.
+
+    Args:
+        scene: Any scene with muscle in view.
+        size: Pixels of the video that the grid is made for.
+
+    Returns:
+        ``mean_to_sd`` of the envelope and ``log_sd_db``; fully developed speckle has
+        ``RAYLEIGH_MEAN_TO_SD`` and ``RAYLEIGH_LOG_SD_DB``.
+    """
+    still = replace(scene, motion=replace(scene.motion, drift_mm=0.0), ribs=())
+    grid = make_grid(still, size)
+    textures = make_textures(still, grid)
+    view = artifacts.view_scene(still, grid.x, grid.z, 0.0)
+    muscle = echo_db(still, view, grid, textures, np.random.default_rng(0))[textures.muscle]
+    envelope = 10 ** (muscle / 20)
+    return {"mean_to_sd": float(envelope.mean() / envelope.std()), "log_sd_db": float(muscle.std())}
+
+
+def count_greys(videos: Sequence[np.ndarray]) -> pd.DataFrame:
+    """How often each grey level occurs, black borders left out.
+
+    Args:
+        videos: Each uint8 (N, H, W).
+
+    Returns:
+        Columns ``grey`` (middle of 32 bins, 0 to 255) and ``share`` (per bin, mean over videos).
+    """
+    shares = []
+    for frames in videos:
+        seen = frames[:, frames.max(0) > 0]  # what no frame ever lights up is outside the field of view
+        counts, edges = np.histogram(seen, bins=32, range=(0, 256))
+        shares.append(counts / max(counts.sum(), 1))
+    return pd.DataFrame({"grey": (edges[:-1] + edges[1:]) / 2, "share": np.mean(shares, 0)})
+
+
+def measure_spectrum(videos: Sequence[np.ndarray]) -> pd.DataFrame:
+    """Power over spatial frequency, rings of the two-dimensional spectrum of the first frames.
+
+    Args:
+        videos: Each uint8 (N, S, S), all of one size.
+
+    Returns:
+        Columns ``cycles_per_pixel`` (0 to 0.5) and ``power_db`` (mean over videos, highest is 0).
+    """
+    size = videos[0].shape[-1]
+    window = np.outer(np.hanning(size), np.hanning(size))
+    frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(size)] * 2))
+    rings = np.digitize(frequency, np.linspace(0, 0.5, size // 4 + 1)) - 1
+    inside = rings < size // 4
+    power = [np.abs(np.fft.fft2((v[0] - v[0].mean()) * window)) ** 2 for v in videos]
+    total = np.bincount(rings[inside], np.mean(power, 0)[inside]) / np.bincount(rings[inside])
+    centres = (np.arange(size // 4) + 0.5) * 0.5 / (size // 4)
+    return pd.DataFrame({"cycles_per_pixel": centres, "power_db": 10 * np.log10(total / total.max())})
+
+
+def describe_video(frames: np.ndarray) -> np.ndarray:
+    """A video as 83 plain numbers that say how it looks, not what it shows.
+
+    Args:
+        frames: uint8 (N, S, S), S a multiple of 8.
+
+    Returns:
+        float64 (83,): the mean frame in 8 x 8 blocks, 16 spectral rings, and mean, spread and
+        change over time of the grey level.
+    """
+    size = frames.shape[-1]
+    blocks = frames.mean(0).reshape(8, size // 8, 8, size // 8).mean((1, 3)).ravel()
+    spectrum = measure_spectrum([frames])["power_db"].to_numpy()
+    rings = np.interp(np.linspace(0, len(spectrum) - 1, 16), np.arange(len(spectrum)), spectrum)
+    change = np.abs(np.diff(frames.astype(np.float32), axis=0)).mean() if len(frames) > 1 else 0.0
+    return np.concatenate([blocks, rings, [frames.mean(), frames.std(), change]])
+
+
+def tell_apart(
+    real: Sequence[np.ndarray], simulated: Sequence[np.ndarray], real_groups: Sequence[str]
+) -> float:
+    """How well plain statistics tell real videos from simulated ones.
+
+    Args:
+        real: Real videos, each uint8 (N, S, S).
+        simulated: Simulated ones, as many or more; as many are used.
+        real_groups: Group of each real video; simulated ones count as groups of their own.
+
+    Returns:
+        AUC of a logistic regression on ``describe_video``, five folds by group: 0.5 is "cannot be
+        told apart", 1 is "always".
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    simulated = simulated[: len(real)]
+    features = np.array([describe_video(frames) for frames in [*real, *simulated]])
+    is_real = np.repeat([1, 0], [len(real), len(simulated)])
+    groups = [*real_groups, *(f"simulated {k}" for k in range(len(simulated)))]
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
+    scores = cross_val_predict(model, features, is_real, groups=groups, cv=folds, method="predict_proba")[
+        :, 1
+    ]
+    return float(roc_auc_score(is_real, scores))
