@@ -10,6 +10,10 @@ LUSBIO_DATA ?=
 
 # The paper's notebooks in the order they run: look at the data, train, then read what was trained.
 PAPER := 01_cohort 02_biomarkers 00_start_here 03_experts
+# About the simulator, so only where its patients are.
+ifeq ($(COHORT),synthetic)
+PAPER += 08_simulator
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help paper smoke test lint bench clean env FORCE
@@ -78,7 +82,7 @@ $(PAPER:%=$(OUT)/%.ipynb): $(OUT)/%.ipynb: notebooks/%.ipynb $(PACKAGE) $(OUT)/i
 	    --profile $(PROFILE) --cohort '$(subst ','\'',$(COHORT))' --jobs $(JOBS)
 
 $(OUT)/02_biomarkers.ipynb: | $(OUT)/01_cohort.ipynb
-$(OUT)/00_start_here.ipynb $(OUT)/03_experts.ipynb: $(OUT)/02_biomarkers.ipynb
+$(patsubst %,$(OUT)/%.ipynb,00_start_here 03_experts 08_simulator): $(OUT)/02_biomarkers.ipynb
 
 # Which data: rewritten only when it changes. For a folder, the names, sizes and times of its files.
 # The + lets `make -n paper` look too, and so tell the truth.

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from lusbio.experts import EXPERT_NAMES, fit_expert
-from lusbio.files import write_csv
+from lusbio.files import code_fingerprint, write_csv
 from lusbio.labels import BIOMARKER_TASK, encode_task
-from lusbio.runs import PreparedCohort, Run, code_fingerprint
+from lusbio.runs import PreparedCohort, Run
 from lusbio.vocabulary import TASKS
 
 END_TO_END = "end_to_end"

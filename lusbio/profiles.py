@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Profile:
-    """The sizes of one way to run everything.
+class TrainingSettings:
+    """What decides the numbers of a training, apart from its data; part of every run's name.
 
     Attributes:
-        name: ``"smoke"``, ``"laptop"`` or ``"paper"``.
         frames: Frames of a clip, T.
         image_size: Height and width of a frame in pixels.
         epochs: Epochs of a training.
@@ -19,15 +18,8 @@ class Profile:
         schedule: ``"plateau"`` (halved when validation accuracy stalls) or ``"one_cycle"``.
         validation_clips: Clips per video when an epoch is validated.
         evaluation_clips: Clips per video in the predictions that are kept.
-        initial_weights: ``"imagenet"`` (where the file can be had, else from scratch) or
-            ``"scratch"``.
-        patients: Patients of the synthetic cohort.
-        video_size: Height and width of its videos in pixels.
-        video_frames: Fewest and most frames of its videos.
-        bootstrap_draws: Draws of patients behind every interval.
     """
 
-    name: str
     frames: int
     image_size: int
     epochs: int
@@ -37,19 +29,44 @@ class Profile:
     schedule: str
     validation_clips: int
     evaluation_clips: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The sizes of one way to run everything.
+
+    Attributes:
+        name: ``"smoke"``, ``"laptop"`` or ``"paper"``.
+        training: Of every network.
+        initial_weights: ``"imagenet"`` (where the file can be had, else from scratch) or
+            ``"scratch"``.
+        patients: Patients of the synthetic cohort.
+        video_size: Height and width of its videos in pixels.
+        video_frames: Fewest and most frames of its videos.
+        bootstrap_draws: Draws of patients behind every interval.
+        label_cohorts: Cohorts of labels behind the simulator's table of targets.
+    """
+
+    name: str
+    training: TrainingSettings
     initial_weights: str
     patients: int
     video_size: int
     video_frames: tuple[int, int]
     bootstrap_draws: int
+    label_cohorts: int
 
+
+_SMOKE = TrainingSettings(4, 32, 1, 24, 8, 1e-3, "one_cycle", 1, 1)
+_LAPTOP = TrainingSettings(8, 64, 10, 320, 8, 1e-3, "one_cycle", 1, 2)
+_PAPER = TrainingSettings(15, 224, 100, None, 4, 1e-4, "plateau", 4, 4)
 
 PROFILES: dict[str, Profile] = {
     profile.name: profile
     for profile in (
-        Profile("smoke", 4, 32, 1, 24, 8, 1e-3, "one_cycle", 1, 1, "scratch", 24, 64, (12, 16), 50),
-        Profile("laptop", 8, 64, 10, 320, 8, 1e-3, "one_cycle", 1, 2, "imagenet", 189, 96, (24, 40), 1000),
-        Profile("paper", 15, 224, 100, None, 4, 1e-4, "plateau", 4, 4, "imagenet", 189, 224, (60, 150), 1000),
+        Profile("smoke", _SMOKE, "scratch", 24, 64, (12, 16), 50, 2),
+        Profile("laptop", _LAPTOP, "imagenet", 189, 96, (24, 40), 1000, 20),
+        Profile("paper", _PAPER, "imagenet", 189, 224, (60, 150), 1000, 20),
     )
 }
 """All profiles by name. Source of ``paper``: Gare et al. 2022, Section 3; the others are
@@ -69,7 +86,7 @@ def find_profile(name: str) -> Profile:
         ValueError: If there is no such profile; names the value and the possible ones.
 
     Example:
-        >>> find_profile("paper").image_size
+        >>> find_profile("paper").training.image_size
         224
     """
     if name not in PROFILES:

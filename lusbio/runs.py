@@ -5,9 +5,7 @@ run is never repeated; a run that was killed goes on from its last epoch; any nu
 any number of machines, may work on the same list of runs in the same folder.
 """
 
-import ast
 import contextlib
-import functools
 import hashlib
 import json
 import platform
@@ -24,16 +22,16 @@ import pandas as pd
 
 from lusbio.cohorts.table import Cohort, fingerprint
 from lusbio.errors import LusbioError
-from lusbio.files import atomic_path, write_csv, write_json
+from lusbio.files import atomic_path, code_fingerprint, write_csv, write_json
 from lusbio.labels import BIOMARKER_TASK, repeat_rare, select_rows
 from lusbio.paths import build_folder
-from lusbio.profiles import Profile
+from lusbio.profiles import Profile, TrainingSettings
 from lusbio.splits import assign_splits, choose_protocol, make_folds, run_folds
 from lusbio.videos import CachedVideo, FrameCache
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
 
-_NOT_TRAINING = ("name", "initial_weights", "patients", "video_size", "video_frames", "bootstrap_draws")
-_TRAINING_CODE = ("labels.py", "clips.py", "training.py", "splits.py", "models")
+TRAINING_CODE = ("labels.py", "clips.py", "training.py", "splits.py", "models")
+"""What decides the numbers of a training; see ``files.code_fingerprint``."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,8 @@ class RunSpec:
     Attributes:
         task: ``"biomarkers"``, or a key of ``TASKS`` for an end-to-end network.
         fold: Run fold of the protocol.
-        profile: Sizes and settings; those that only decide on cohorts and intervals do not count.
+        profile: Name of the profile.
+        training: Its settings.
         cohort: Name of the cohort.
         data: Fingerprint of the cohort's table and videos.
         protocol: ``"paper"``, ``"cross"`` or ``"final"``, see ``lusbio.splits``.
@@ -54,7 +53,8 @@ class RunSpec:
 
     task: str
     fold: int
-    profile: Profile
+    profile: str
+    training: TrainingSettings
     cohort: str
     data: str
     protocol: str
@@ -65,48 +65,13 @@ class RunSpec:
     @property
     def run_id(self) -> str:
         """The name of the run's folder, e.g. ``"biomarkers-fold0-3f2a..."``."""
-        spec = asdict(self)
-        spec["profile"] = {k: v for k, v in spec["profile"].items() if k not in _NOT_TRAINING}
-        content = json.dumps({"spec": spec, "code": code_fingerprint()}, sort_keys=True)
+        content = json.dumps({"spec": asdict(self), "code": code_fingerprint(*TRAINING_CODE)}, sort_keys=True)
         return f"{self.task}-fold{self.fold}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
     @classmethod
     def from_json(cls, content: dict) -> "RunSpec":
         """The spec that ``run.json`` or a model's card holds."""
-        profile = content["profile"] | {"video_frames": tuple(content["profile"]["video_frames"])}
-        return cls(**content | {"profile": Profile(**profile)})
-
-
-@functools.cache
-def code_fingerprint(*places: str) -> str:
-    """A hash of the code that decides what a training, or something else, computes.
-
-    Taken over the syntax trees without docstrings and comments, so that prose, plots and tables
-    never make a run be repeated.
-
-    Args:
-        *places: Modules (``"experts.py"``) and subpackages (``"models"``) of the package; by
-            default those that decide a training.
-
-    Returns:
-        12 hexadecimal digits.
-    """
-    package = Path(__file__).parent
-    digest = hashlib.sha256()
-    for place in places or _TRAINING_CODE:
-        files = [package / place] if place.endswith(".py") else sorted((package / place).glob("*.py"))
-        for file in files:
-            digest.update(ast.unparse(_without_docstrings(file.read_text(encoding="utf-8"))).encode())
-    return digest.hexdigest()[:12]
-
-
-def _without_docstrings(source: str) -> ast.Module:
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
-            strings = [n for n in node.body if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
-            node.body = [n for n in node.body if n not in strings]
-    return tree
+        return cls(**content | {"training": TrainingSettings(**content["training"])})
 
 
 @dataclass(frozen=True)
@@ -143,10 +108,9 @@ class PreparedCohort:
         Returns:
             Specs with this cohort and profile.
         """
-        return [
-            RunSpec(task, fold, self.profile, self.cohort.name, self.data, self.protocol, initial_weights)
-            for fold in run_folds(self.protocol)
-        ]
+        profile = self.profile
+        known = (profile.name, profile.training, self.cohort.name, self.data, self.protocol, initial_weights)
+        return [RunSpec(task, fold, *known) for fold in run_folds(self.protocol)]
 
 
 def prepare_cohort(
@@ -167,7 +131,7 @@ def prepare_cohort(
         CohortError: With one line for every video that does not decode.
         LusbioError: If there are too few groups for the protocol.
     """
-    cache = FrameCache(build_folder("cache"), profile.image_size)
+    cache = FrameCache(build_folder("cache"), profile.training.image_size)
     videos = cache.prepare(cohort.video_paths(), jobs)
     content = {
         video_id: video.sha256 for video_id, video in zip(cohort.table["video_id"], videos, strict=True)
@@ -405,7 +369,7 @@ def _train(spec: RunSpec, prepared: PreparedCohort, folder: Path) -> None:
     }
     write_json(timing, folder / "timing.json")
     info = {
-        "spec": asdict(spec), "code": code_fingerprint(), "initial_weights": origin, **best,
+        "spec": asdict(spec), "code": code_fingerprint(*TRAINING_CODE), "initial_weights": origin, **best,
         "videos": {split: int(n) for split, n in predictions["split"].value_counts().sort_index().items()},
         "trained_on": len(rows["train"]), "validated_on": len(rows["val"]), "masked": masked,
         "device": training.describe_device(device), "precision": training.choose_precision(device),
@@ -430,26 +394,26 @@ def _build(spec: RunSpec, prepared: PreparedCohort, rows: dict[str, np.ndarray],
     from lusbio.models.tsm import TSMResNet18
     from lusbio.models.weights import load_initial_weights
 
-    profile, table = prepared.profile, prepared.cohort.table
+    settings, table = spec.training, prepared.cohort.table
     multilabel = spec.task == BIOMARKER_TASK
     n_outputs = len(BIOMARKER_NAMES) if multilabel else len(TASKS[spec.task].classes)
     torch.manual_seed(spec.seed)
-    network = TSMResNet18(n_outputs, profile.frames)
+    network = TSMResNet18(n_outputs, settings.frames)
     origin = load_initial_weights(network, spec.initial_weights)
     repeated = repeat_rare(table, rows["train"], spec.task, spec.seed)
-    dataset = clips.ClipDataset(prepared.videos, torch.from_numpy(targets), profile.frames)
+    dataset = clips.ClipDataset(prepared.videos, torch.from_numpy(targets), settings.frames)
     data = clips.ClipDataModule(
         dataset,
         repeated,
         rows["val"],
-        clips_per_epoch=profile.clips_per_epoch,
-        batch_size=profile.batch_size,
-        validation_clips=profile.validation_clips,
+        clips_per_epoch=settings.clips_per_epoch,
+        batch_size=settings.batch_size,
+        validation_clips=settings.validation_clips,
         seed=spec.seed,
     )
     steps = len(data.train_dataloader())
     module = training.VideoModule(
-        network, multilabel=multilabel, profile=profile, steps_per_epoch=steps, seed=spec.seed
+        network, multilabel=multilabel, settings=settings, steps_per_epoch=steps, seed=spec.seed
     )
     return module, data, origin
 
@@ -460,7 +424,7 @@ def _predict_all(module, data, prepared: PreparedCohort, spec: RunSpec, folder: 
     from lusbio.models.weights import save_weights
 
     table = prepared.cohort.table
-    loader = clips.evaluation_loader(data.dataset, np.arange(len(table)), prepared.profile.evaluation_clips)
+    loader = clips.evaluation_loader(data.dataset, np.arange(len(table)), spec.training.evaluation_clips)
     probabilities, features = training.predict(module, loader, device=device)
     predictions = pd.DataFrame({"video_id": table["video_id"], "split": prepared.splits(spec.fold)})
     predictions[[f"p_{k}" for k in range(probabilities.shape[1])]] = probabilities

@@ -20,7 +20,7 @@ from lusbio.files import write_json
 from lusbio.labels import BIOMARKER_TASK, encode_task
 from lusbio.metrics import biomarker_metrics, task_metrics
 from lusbio.paths import build_folder
-from lusbio.profiles import Profile
+from lusbio.profiles import TrainingSettings
 from lusbio.runs import (
     PreparedCohort,
     Run,
@@ -117,13 +117,13 @@ class Model:
 
     Attributes:
         folder: A model folder or a finished biomarker run.
-        profile: Decides frames, size and clips.
+        settings: Decide frames, size and clips.
         masked: Biomarkers that were never learnt.
         experts: Expert by task; empty for a run.
     """
 
     folder: Path
-    profile: Profile
+    settings: TrainingSettings
     masked: tuple[str, ...]
     experts: dict[str, Expert]
 
@@ -143,7 +143,7 @@ def find_model(folder: Path | None) -> Model:
     if folder is not None and (folder / CARD_FILE).is_file():
         card = json.loads((folder / CARD_FILE).read_text())
         experts = {task: load_expert(folder / f"{task}.skops") for task in card["experts"]}
-        return Model(folder, RunSpec.from_json(card["network"]).profile, tuple(card["masked"]), experts)
+        return Model(folder, RunSpec.from_json(card["network"]).training, tuple(card["masked"]), experts)
     if folder is not None:
         if not is_finished(folder):
             raise LusbioError(
@@ -152,18 +152,18 @@ def find_model(folder: Path | None) -> Model:
         run = load_run(folder)
         if run.spec.task != BIOMARKER_TASK:
             raise LusbioError(f"{folder}: a run for {run.spec.task}, expected one for {BIOMARKER_TASK}")
-        return Model(folder, run.spec.profile, tuple(run.info["masked"]), {})
+        return Model(folder, run.spec.training, tuple(run.info["masked"]), {})
     finished = [path for path in runs_folder().glob(f"{BIOMARKER_TASK}-*") if is_finished(path)]
     if not finished:
         raise LusbioError("no finished biomarker run to score with; `make paper` or `lusbio train` makes one")
     newest = max((load_run(path) for path in finished), key=_size_and_age)
-    return Model(newest.folder, newest.spec.profile, tuple(newest.info["masked"]), {})
+    return Model(newest.folder, newest.spec.training, tuple(newest.info["masked"]), {})
 
 
 def _size_and_age(run: Run) -> tuple[int, float]:
     """What makes a run the one to score with: pixels of a clip, then when it was finished."""
-    profile = run.spec.profile
-    return profile.frames * profile.image_size**2, (run.folder / "run.json").stat().st_mtime
+    settings = run.spec.training
+    return settings.frames * settings.image_size**2, (run.folder / "run.json").stat().st_mtime
 
 
 def find_videos(places: Sequence[Path]) -> list[Path]:
@@ -212,7 +212,7 @@ def score_videos(paths: Sequence[Path], model: Model) -> pd.DataFrame:
     videos, broken = [], []
     for path in paths:
         try:
-            videos.append(DecodedVideo(decode_video(path, model.profile.image_size)))
+            videos.append(DecodedVideo(decode_video(path, model.settings.image_size)))
         except VideoError as error:
             broken.append(str(error))
     if broken:
@@ -227,10 +227,10 @@ def score_videos(paths: Sequence[Path], model: Model) -> pd.DataFrame:
 
 
 def find_biomarkers(videos: Sequence[CachedVideo | DecodedVideo], model: Model) -> np.ndarray:
-    """What a model's network finds in decoded videos, averaged over the profile's evaluation clips.
+    """What a model's network finds in decoded videos, averaged over its evaluation clips.
 
     Args:
-        videos: Decoded at the size of the model's profile.
+        videos: Decoded at the size that the model takes.
         model: From ``find_model``.
 
     Returns:
@@ -240,12 +240,12 @@ def find_biomarkers(videos: Sequence[CachedVideo | DecodedVideo], model: Model) 
 
     from lusbio import clips, training
 
-    profile = model.profile
+    settings = model.settings
     unknown = torch.full((len(videos), len(BIOMARKER_NAMES)), torch.nan)
-    dataset = clips.ClipDataset(videos, unknown, profile.frames)
-    loader = clips.evaluation_loader(dataset, np.arange(len(videos)), profile.evaluation_clips)
+    dataset = clips.ClipDataset(videos, unknown, settings.frames)
+    loader = clips.evaluation_loader(dataset, np.arange(len(videos)), settings.evaluation_clips)
     module = training.VideoModule(
-        load_network(model), multilabel=True, profile=profile, steps_per_epoch=1, seed=0
+        load_network(model), multilabel=True, settings=settings, steps_per_epoch=1, seed=0
     )
     probabilities = training.predict(module, loader, device=training.choose_device())[0].astype(np.float64)
     probabilities[:, np.isin(BIOMARKER_NAMES, model.masked)] = np.nan
@@ -257,7 +257,7 @@ def load_network(model: Model):
     from lusbio.models.tsm import TSMResNet18
     from lusbio.models.weights import load_weights
 
-    network = TSMResNet18(len(BIOMARKER_NAMES), model.profile.frames)
+    network = TSMResNet18(len(BIOMARKER_NAMES), model.settings.frames)
     load_weights(network, model.folder / WEIGHTS_FILE)
     return network.eval()
 

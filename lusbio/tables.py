@@ -242,6 +242,12 @@ CELLS_NOTE = (
 )
 
 
+AUC_NOTE = (
+    "Percent, mean and SD over runs; present and absent: test videos. A dash: the biomarker has no two values there, "
+    "or was not learnt."
+)
+
+
 def save_table(table: pd.DataFrame, folder: Path, name: str, *, title: str, origin: str, shown: pd.DataFrame,
                note: str = "") -> None:  # fmt: skip
     """Write a table for programs (CSV) and for people (Markdown).

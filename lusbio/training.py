@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lusbio.clips import ClipDataModule, augment_clips
-from lusbio.profiles import Profile
+from lusbio.profiles import TrainingSettings
 
 RESUME_FILE = "resume.ckpt"
 BEST_FILE = "best.ckpt"
@@ -109,18 +109,24 @@ class VideoModule(pl.LightningModule):
     Args:
         network: Maps float clips (B, T, 1, H, W) to logits (B, K).
         multilabel: True for biomarkers (masked binary cross-entropy), False for one of K classes.
-        profile: Learning rate, schedule and epochs.
+        settings: Learning rate, schedule and epochs.
         steps_per_epoch: Batches of a training epoch.
         seed: Seed of augmentation and dropout; both follow from (seed, epoch, batch).
     """
 
     def __init__(
-        self, network: nn.Module, *, multilabel: bool, profile: Profile, steps_per_epoch: int, seed: int
+        self,
+        network: nn.Module,
+        *,
+        multilabel: bool,
+        settings: TrainingSettings,
+        steps_per_epoch: int,
+        seed: int,
     ):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         self.multilabel = multilabel
-        self.profile = profile
+        self.settings = settings
         self.steps_per_epoch = steps_per_epoch
         self.seed = seed
         self.train_losses: list[torch.Tensor] = []
@@ -178,16 +184,16 @@ class VideoModule(pl.LightningModule):
         return logits.sigmoid() if self.multilabel else logits.softmax(1)
 
     def configure_optimizers(self) -> dict:
-        """Adam; the schedule of the profile."""
-        rate = self.profile.learning_rate
+        """Adam; the schedule of the settings."""
+        rate = self.settings.learning_rate
         optimizer = torch.optim.Adam(self.parameters(), lr=rate)
-        if self.profile.schedule == "plateau":
+        if self.settings.schedule == "plateau":
             # Stepped by hand in on_validation_epoch_end, before the checkpoint of the epoch is
             # written; Lightning would step it afterwards, and a resumed run would lose the step.
             scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", factor=0.5)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch",
                     "frequency": 10**9, "monitor": "val_accuracy", "strict": False}}  # fmt: skip
-        steps = self.steps_per_epoch * self.profile.epochs
+        steps = self.steps_per_epoch * self.settings.epochs
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, rate, total_steps=steps, cycle_momentum=False
         )
@@ -248,7 +254,7 @@ def fit(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
         precision=choose_precision(device),
-        max_epochs=module.profile.epochs,
+        max_epochs=module.settings.epochs,
         callbacks=[*callbacks, best, last],
         logger=False,
         num_sanity_val_steps=0,

@@ -32,8 +32,8 @@ def predict_elsewhere(run: Run, prepared: PreparedCohort) -> pd.DataFrame:
     """
     if run.spec.task != BIOMARKER_TASK:
         raise LusbioError(f"run {run.folder.name} is for {run.spec.task}, expected {BIOMARKER_TASK}")
-    if run.spec.profile.image_size != prepared.profile.image_size:
-        sizes = f"{run.spec.profile.image_size} and {prepared.profile.image_size}"
+    if run.spec.training.image_size != prepared.profile.training.image_size:
+        sizes = f"{run.spec.training.image_size} and {prepared.profile.training.image_size}"
         raise LusbioError(
             f"run {run.folder.name} and cohort {prepared.cohort.name!r} differ in frame size: {sizes}"
         )

@@ -208,10 +208,9 @@ def encode_video(frames: np.ndarray, path: Path, fps: float) -> None:
             f"frames are {frames.dtype} {frames.shape}, expected uint8 (N, H, W) with even H and W"
         )
     with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-        # One thread: with more, x264 cuts frames into slices and the bytes depend on the machine.
-        stream = container.add_stream(
-            "h264", rate=round(fps), options={"crf": "18", "preset": "veryfast", "threads": "1"}
-        )
+        # One thread and no frames held back: otherwise x264's bytes depend on the machine and the moment.
+        options = {"crf": "18", "preset": "veryfast", "tune": "zerolatency", "threads": "1"}
+        stream = container.add_stream("h264", rate=round(fps), options=options)
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         stream.codec_context.thread_count = 1
         for frame in frames:

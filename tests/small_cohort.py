@@ -10,9 +10,10 @@ from lusbio.cohorts.table import Cohort, check_table
 from lusbio.profiles import PROFILES
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
 
-TINY = replace(
-    PROFILES["smoke"], name="tiny", frames=2, image_size=32, epochs=3, clips_per_epoch=16, batch_size=8
+SMALL = replace(
+    PROFILES["smoke"].training, frames=2, image_size=32, epochs=3, clips_per_epoch=16, batch_size=8
 )
+TINY = replace(PROFILES["smoke"], name="tiny", training=SMALL)
 
 
 def make_small_cohort(folder: Path, patients: int = 20, videos: int = 2, simulated: bool = True) -> Cohort:

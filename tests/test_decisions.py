@@ -41,7 +41,7 @@ def made_up_run(
         {"video_id": prepared.cohort.table["video_id"], "split": prepared.splits(fold)}
     )
     predictions[[f"p_{k}" for k in range(n_outputs)]] = p
-    spec = RunSpec(task, fold, prepared.profile, "small", prepared.data, prepared.protocol)
+    spec = RunSpec(task, fold, "tiny", TINY.training, "small", prepared.data, prepared.protocol)
     info = {"masked": list(masked), "initial_weights": "scratch", "device": "CPU", "precision": "32-true",
             "versions": {}, "best_epoch": 1, "trained_on": 1}  # fmt: skip
     return Run(folder, spec, info, predictions, p[:, :1].repeat(512, 1).astype(np.float32), minutes=1.5)

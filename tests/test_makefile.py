@@ -18,6 +18,7 @@ from lusbio.paths import ROOT
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 PAPER = re.search(r"^PAPER := (.*)$", MAKEFILE, flags=re.MULTILINE)[1].split()
+PAPER += re.search(r"^PAPER \+= (.*)$", MAKEFILE, flags=re.MULTILINE)[1].split()
 
 
 def _make(folder: Path, *arguments: str, python: str = sys.executable) -> subprocess.CompletedProcess:
@@ -56,7 +57,7 @@ def _planned(folder: Path, *arguments: str) -> list[list[str]]:
 
 
 def test_the_paper_is_a_typed_list_that_trains_once_and_second():
-    assert sorted(PAPER) == ["00_start_here", "01_cohort", "02_biomarkers", "03_experts"]
+    assert sorted(PAPER) == ["00_start_here", "01_cohort", "02_biomarkers", "03_experts", "08_simulator"]
     assert PAPER.index("01_cohort") < PAPER.index("02_biomarkers") < PAPER.index("03_experts")
 
 
@@ -110,14 +111,16 @@ def test_the_paper_stops_at_a_failure_goes_on_there_and_is_then_left_alone(check
     assert failed.returncode == 2
     assert "stopped in cell [3]" in failed.stderr and "ValueError: not yet" in failed.stderr
     assert re.findall(r"^\[.*", failed.stdout, re.MULTILINE) == [
-        "[1/4] 01_cohort", "[2/4] 02_biomarkers", "[3/4] 00_start_here",
+        "[1/5] 01_cohort", "[2/5] 02_biomarkers", "[3/5] 00_start_here",
     ]  # fmt: skip
     assert f"smoke synthetic 1 {checkout}" in failed.stdout
 
     write_notebook(broken, "x = 1")
     mended = _make(checkout, "paper", "PROFILE=smoke", "JOBS=1")
     assert mended.returncode == 0, mended.stderr
-    assert re.findall(r"^\[.*", mended.stdout, re.MULTILINE) == ["[3/4] 00_start_here", "[4/4] 03_experts"]
+    assert re.findall(r"^\[.*", mended.stdout, re.MULTILINE) == [
+        "[3/5] 00_start_here", "[4/5] 03_experts", "[5/5] 08_simulator",
+    ]  # fmt: skip
     pages = sorted(path.name for path in (checkout / "build/smoke/synthetic/notebooks").glob("*.html"))
     assert pages == sorted(f"{name}.html" for name in PAPER)
 

@@ -120,16 +120,17 @@ def test_a_run_that_is_missing_is_named(prepared):
 
 def test_whatever_decides_the_numbers_changes_the_name(prepared):
     spec = prepared.specs("lung_severity")[0]
-    slower = replace(spec.profile, learning_rate=1e-4)
+    slower = replace(spec.training, learning_rate=1e-4)
     others = [replace(spec, seed=1), replace(spec, fold=1), replace(spec, data="1" * 16),
-              replace(spec, profile=slower), replace(spec, initial_weights="imagenet")]  # fmt: skip
+              replace(spec, training=slower), replace(spec, initial_weights="imagenet")]  # fmt: skip
     assert len({other.run_id for other in [spec, *others]}) == 6
-    assert replace(spec, profile=replace(spec.profile, bootstrap_draws=7)).run_id == spec.run_id
+    more_draws = replace(prepared, profile=replace(prepared.profile, bootstrap_draws=7))
+    assert more_draws.specs("lung_severity")[0].run_id == spec.run_id
 
 
 def test_the_network_learns_what_is_plain_to_see(prepared):
-    longer = replace(prepared.profile, epochs=8, clips_per_epoch=48)
-    learnt = replace(prepared, profile=longer)
+    longer = replace(prepared.profile.training, epochs=8, clips_per_epoch=48)
+    learnt = replace(prepared, profile=replace(prepared.profile, training=longer))
     (run,) = runs.execute_many(learnt.specs("disease")[:1], learnt, say=silent)
     test = run.splits == "test"
     truth = encode_task(prepared.cohort.table, "disease")

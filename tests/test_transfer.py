@@ -44,6 +44,6 @@ def test_the_auc_is_that_of_present_against_none_without_the_patients_left_out(r
 
 
 def test_frames_of_another_size_are_refused(run, prepared):
-    other = replace(prepared, profile=replace(TINY, image_size=64))
+    other = replace(prepared, profile=replace(TINY, training=replace(TINY.training, image_size=64)))
     with pytest.raises(LusbioError, match="32 and 64"):
         predict_elsewhere(run, other)

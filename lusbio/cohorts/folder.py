@@ -12,7 +12,7 @@ from lusbio.videos import VIDEO_SUFFIXES
 
 TABLE_FILE = "cohort.csv"
 
-PUBLISHED_NAMES = ("synthetic", "covid_blues", "pocovid")
+PUBLISHED_NAMES = ("synthetic", "synthetic_convex", "covid_blues", "pocovid")
 """Cohorts whose figures are committed; a folder of one's own never gets such a name."""
 
 
