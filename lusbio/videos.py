@@ -4,6 +4,7 @@ The only module that opens or writes a video file.
 """
 
 import gc
+import importlib.util
 import io
 import json
 import sys
@@ -182,6 +183,32 @@ def _shrink(frames: np.ndarray, path: Path, size: int, fps: float | None) -> tup
         np.asarray(Image.fromarray(f).convert("L").resize((size, size), Image.Resampling.BOX)) for f in frames
     ]
     return np.stack(small), VideoInfo(len(frames), len(frames), frames.shape[1], frames.shape[2], fps)
+
+
+def can_encode() -> bool:
+    """Whether this machine has what writes mp4 files; machines that only train often do not."""
+    return importlib.util.find_spec("av") is not None
+
+
+def write_frames(frames: np.ndarray, path: Path, fps: float) -> None:
+    """Write grey frames as a video, or as they are.
+
+    Args:
+        frames: uint8 array (N, H, W).
+        path: ``.mp4`` for H.264 (see ``encode_video``), ``.npy`` for the array itself, which is what a
+            machine without av can read; it appears only when complete.
+        fps: Frames per second; an array does not keep it.
+
+    Raises:
+        ValueError: If the suffix is neither, or the frames do not fit it.
+    """
+    if path.suffix == ".mp4":
+        encode_video(frames, path, fps)
+    elif path.suffix == ".npy":
+        with atomic_path(path) as temporary:
+            np.save(temporary, frames)
+    else:
+        raise ValueError(f"{path}: expected .mp4 or .npy")
 
 
 def encode_video(frames: np.ndarray, path: Path, fps: float) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 import pandas as pd
 
 from lusbio.cohorts.table import Cohort, read_table, write_table
-from lusbio.errors import CohortError
+from lusbio.errors import CohortError, LusbioError
 from lusbio.files import code_fingerprint, write_csv, write_json
 from lusbio.simulation.labels import simulate_recordings
 from lusbio.simulation.patients import Recording
 from lusbio.simulation.placement import build_scene
 from lusbio.simulation.raters import trainee_table, truth_table
 from lusbio.simulation.scanner import render_video
+from lusbio.videos import can_encode, write_frames
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
 
 _CODE = tuple(
@@ -39,7 +40,7 @@ def simulate_cohort(
 
     Every video depends on nothing but the parameters and its own number, so any number of workers, in any order, give
     the same bytes. A killed call is taken up where it stopped; other parameters or another version of the simulator
-    make the cohort anew.
+    make the cohort anew. On a machine without av the videos are arrays instead of mp4 files.
 
     Args:
         folder: Where ``cohort.csv``, ``truth.csv``, ``simulation.json`` and ``videos/`` go.
@@ -54,24 +55,25 @@ def simulate_cohort(
         The cohort, labelled by the simulated trainee, with its truth.
 
     Raises:
-        ValueError: If a parameter is out of range.
+        LusbioError: If a parameter is out of range.
         CohortError: If the folder holds videos that the simulator did not make.
     """
     if size < 16 or size % 2:
-        raise ValueError(f"size is {size}, expected an even number of at least 16 pixels")
+        raise LusbioError(f"size is {size}, expected an even number of at least 16 pixels")
     if not 1 <= frames[0] <= frames[1]:
-        raise ValueError(f"frames is {frames}, expected fewest and most, at least 1")
+        raise LusbioError(f"frames is {frames}, expected fewest and most, at least 1")
     folder = Path(folder)
     recordings = simulate_recordings(patients, seed, probe)
+    suffix = ".mp4" if can_encode() else ".npy"
     parameters = {"code": code_fingerprint(*_CODE), "patients": patients, "seed": seed, "probe": probe, "size": size,
-                  "frames": list(frames)}  # fmt: skip
+                  "frames": list(frames), "suffix": suffix}  # fmt: skip
     _prepare_folder(folder, parameters)
-    paths = {r.video_id: folder / "videos" / f"{r.video_id}.mp4" for r in recordings}
+    paths = {r.video_id: folder / "videos" / f"{r.video_id}{suffix}" for r in recordings}
     missing = [r for r in recordings if not paths[r.video_id].is_file()]
     if missing or not (folder / "cohort.csv").is_file():
-        _render_all(missing, folder, size, frames, jobs)
+        _render_all(missing, paths, size, frames, jobs)
         write_csv(truth_table(recordings), folder / "truth.csv")
-        write_table(trainee_table(recordings), folder / "cohort.csv")
+        write_table(trainee_table(recordings, suffix), folder / "cohort.csv")
     return read_synthetic(folder)
 
 
@@ -80,7 +82,7 @@ def _prepare_folder(folder: Path, parameters: dict) -> None:
     notes = folder / "simulation.json"
     if notes.is_file() and json.loads(notes.read_text(encoding="utf-8")) == parameters:
         return
-    old = sorted((folder / "videos").glob("*.mp4"))
+    old = sorted(path for suffix in (".mp4", ".npy") for path in (folder / "videos").glob(f"*{suffix}"))
     if old and not notes.is_file():
         raise CohortError(
             folder,
@@ -92,14 +94,11 @@ def _prepare_folder(folder: Path, parameters: dict) -> None:
 
 
 def _render_all(
-    recordings: list[Recording], folder: Path, size: int, frames: tuple[int, int], jobs: int
+    recordings: list[Recording], paths: dict[str, Path], size: int, frames: tuple[int, int], jobs: int
 ) -> None:
     from joblib import Parallel, delayed, parallel_config
 
-    tasks = (
-        delayed(render_recording)(r, folder / "videos" / f"{r.video_id}.mp4", size, frames)
-        for r in recordings
-    )
+    tasks = (delayed(render_recording)(r, paths[r.video_id], size, frames) for r in recordings)
     with parallel_config(
         backend="loky" if jobs > 1 else "sequential", **({"inner_max_num_threads": 1} if jobs > 1 else {})
     ):
@@ -113,15 +112,13 @@ def render_recording(recording: Recording, path: Path, size: int, frames: tuple[
 
     Args:
         recording: The video to draw.
-        path: The mp4 to write; it appears only when complete.
+        path: The file to write (mp4 or npy); it appears only when complete.
         size: Height and width in pixels.
         frames: Fewest and most frames; how many it gets is drawn from the video's own seed.
     """
-    from lusbio.videos import encode_video
-
     scene = build_scene(recording.findings, recording.patient, recording.zone, recording.generator(3))
     count = int(recording.generator(4).integers(frames[0], frames[1] + 1))
-    encode_video(render_video(scene, size, count), path, recording.patient.device.fps)
+    write_frames(render_video(scene, size, count), path, recording.patient.device.fps)
 
 
 def _with_progress(results: Iterator, total: int) -> Iterator:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from lusbio.errors import LusbioError
 from lusbio.simulation import constants as c
 from lusbio.simulation.draws import draw_geometry, draw_lung
 from lusbio.simulation.findings import Findings, grade_of
@@ -29,16 +30,16 @@ def simulate_recordings(patients: int, seed: int, probe: str = "linear") -> list
         Recordings sorted by patient and video; 718 for 189 patients, at least 2 per patient.
 
     Raises:
-        ValueError: If there is no patient, or no such probe.
+        LusbioError: If there is no patient, or no such probe.
 
     Example:
         >>> len(simulate_recordings(189, seed=0))
         718
     """
     if patients < 1:
-        raise ValueError(f"patients is {patients}, expected at least 1")
+        raise LusbioError(f"patients is {patients}, expected at least 1")
     if probe not in PROBES:
-        raise ValueError(f"probe is {probe!r}, expected one of {', '.join(PROBES)}")
+        raise LusbioError(f"probe is {probe!r}, expected one of {', '.join(PROBES)}")
     rng = video_generator(seed, 0, 0, 0)
     diseases = _allot_diseases(patients, rng)
     counts = _allot_videos(patients, rng)

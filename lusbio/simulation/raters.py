@@ -103,19 +103,20 @@ def _err(option: int, options: int, errors: c.RaterErrors, rng: np.random.Genera
     return option
 
 
-def trainee_table(recordings: Sequence[Recording]) -> pd.DataFrame:
+def trainee_table(recordings: Sequence[Recording], suffix: str = ".mp4") -> pd.DataFrame:
     """The cohort's table as people would hand it in: the trainee's labels, and the specialist's severity.
 
     Args:
         recordings: The videos.
+        suffix: File type of the videos.
 
     Returns:
-        One row per video, the columns of ``cohort.csv``; files are called ``videos/<video_id>.mp4``.
+        One row per video, the columns of ``cohort.csv``; files are called ``videos/<video_id><suffix>``.
     """
     return pd.DataFrame(
         {
             "video_id": r.video_id, "patient_id": r.patient_id, "group_id": r.patient_id,
-            "path": f"videos/{r.video_id}.mp4", "probe": r.patient.device.probe, "zone": r.zone,
+            "path": f"videos/{r.video_id}{suffix}", "probe": r.patient.device.probe, "zone": r.zone,
             "fps": r.patient.device.fps, "depth_mm": r.patient.device.depth_mm,
             "lung_severity": rate_severity(r, TRAINEE), "sf_ratio": r.patient.sf_ratio,
             "sf_value": r.patient.sf_value, "disease": r.patient.disease,
