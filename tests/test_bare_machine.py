@@ -6,7 +6,7 @@ import sys
 
 SCRIPT = """
 import sys, warnings
-ABSENT = ("av", "imageio", "pooch", "pandera", "skops", "pydicom", "papermill", "nbconvert", "IPython", "jupyter_client")
+ABSENT = "av imageio pooch pandera skops pydicom papermill nbconvert IPython jupyter_client".split()
 
 class Nowhere:
     def find_spec(self, name, path=None, target=None):
