@@ -148,7 +148,7 @@ def plot_learning_curves(logs: pd.DataFrame, *, ax: Axes) -> Axes:
         logs, x="epoch", y="val_accuracy", hue="task", units="fold", estimator=None, marker="o", ms=4, ax=ax
     )
     ax.set(title="Validation accuracy while training", xlabel="epoch", ylabel="accuracy", ylim=(0, 1))
-    ax.legend(title=None)
+    ax.legend(title=None, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
 

@@ -1,15 +1,12 @@
 """The paper's tables: data frames in, data frames and Markdown out. Numbers x 100, as published."""
 
-import subprocess
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from lusbio import __version__, paths
 from lusbio.decisions import Decisions
 from lusbio.files import write_csv, write_text
 from lusbio.metrics import biomarker_aucs, biomarker_metrics, task_metrics
@@ -48,44 +45,6 @@ def read_published(table: str) -> pd.DataFrame:
     published = pd.read_csv(Path(__file__).parent / "published" / "published.csv")
     published = published[published["table"] == table].drop(columns="table")
     return published.rename(columns={"mean": "published_mean", "sd": "published_sd"}).reset_index(drop=True)
-
-
-def describe_origin(prepared: PreparedCohort, runs: Sequence[Run]) -> str:
-    """The line that stands above every table and figure: what the numbers come from.
-
-    Args:
-        prepared: The cohort.
-        runs: The runs behind the numbers.
-
-    Returns:
-        One line: simulated or real, cohort, videos and patients, profile, initial weights, device,
-        commit.
-    """
-    table = prepared.cohort.table
-    kind = "**Simulated** patients" if prepared.cohort.simulated else "**Real** patients"
-    size = f"{len(table)} videos, {table['patient_id'].nunique()} patients"
-    parts = [
-        f"{kind}, cohort `{prepared.cohort.name}` ({size})",
-        f"profile `{prepared.profile.name}`",
-        *sorted({f"initial weights: {run.spec.initial_weights}" for run in runs}),
-        *sorted({f"{run.info['device']} ({run.info['precision']})" for run in runs}),
-        f"commit `{find_commit()}`",
-    ]
-    return " · ".join(parts)
-
-
-def find_commit() -> str:
-    """The commit that the checkout stands at, with ``+`` when files differ from it, else the version."""
-
-    def ask_git(*arguments: str) -> str:
-        command = ["git", "-C", str(paths.ROOT), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
-
-    try:
-        changed = ask_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!figures")
-        return ask_git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return f"version {__version__}"
 
 
 def make_task_table(
@@ -189,6 +148,40 @@ def make_biomarker_auc_table(runs: Sequence[Run], prepared: PreparedCohort) -> p
     })  # fmt: skip
 
 
+NEAR_CHANCE = 60.0
+"""AUC in percent below which a biomarker counts as hardly found. (Engineering choice.)"""
+RARE = 10
+"""Positive test videos below which an AUC says little. (Engineering choice.)"""
+DETAIL_MM = {
+    "pleural thickness": 1.0, "pleural indent": 1.5, "pleural break": 2.0, "B-line origin": 2.0, "consolidation": 3.0,
+}  # fmt: skip
+"""What has to be resolved to tell the options of a group apart, by their definitions in Table 5."""
+
+
+def explain_near_chance(aucs: pd.DataFrame, pixels_per_mm: float) -> pd.DataFrame:
+    """The biomarkers that a network hardly finds, each with the reason that the data suggest.
+
+    Args:
+        aucs: From ``make_biomarker_auc_table``.
+        pixels_per_mm: Of the frames that the network sees; NaN where the depth is unknown.
+
+    Returns:
+        Columns ``biomarker, present, auc, reason``, worst first: rare in the test videos, finer than
+        two pixels, or neither.
+    """
+    rows = []
+    for row in aucs[aucs["mean"] < NEAR_CHANCE].sort_values("mean").itertuples():
+        pixels = DETAIL_MM.get(row.group, np.nan) * pixels_per_mm
+        if min(row.present, row.absent) < RARE:
+            reason = f"rare: {row.present} test videos show it, {row.absent} do not"
+        elif pixels < 2:
+            reason = f"fine: {DETAIL_MM[row.group]:g} mm are {pixels:.1f} pixels here"
+        else:
+            reason = "neither rare nor fine: not learnt in this training"
+        rows.append((f"{row.group}: {row.option}", row.present, row.mean, reason))
+    return pd.DataFrame(rows, columns=["biomarker", "present", "auc", "reason"])
+
+
 def make_table5() -> pd.DataFrame:
     """Table 5: the 38 biomarkers. Columns ``index, group, option, name, meaning``."""
     return pd.DataFrame([vars(b) for b in BIOMARKERS])[["index", "group", "option", "name", "meaning"]]
@@ -281,49 +274,6 @@ def read_logs(runs: Sequence[Run]) -> pd.DataFrame:
     ]
     columns = ["task", "fold", "epoch", "train_loss", "val_loss", "val_accuracy", "learning_rate"]
     return pd.concat(logs, ignore_index=True)[columns]
-
-
-def describe_runs(prepared: PreparedCohort, runs: Sequence[Run]) -> tuple[dict, dict]:
-    """What the tables of a folder rest on, and apart from it how long that took.
-
-    Args:
-        prepared: The cohort.
-        runs: All runs behind the tables.
-
-    Returns:
-        The content of ``run.json`` (no times, so that it is the same whenever it is made) and of
-        ``timing.json`` (minutes by run).
-    """
-    table = prepared.cohort.table
-    described = {
-        "cohort": prepared.cohort.name,
-        "simulated": prepared.cohort.simulated,
-        "videos": len(table),
-        "patients": int(table["patient_id"].nunique()),
-        "notes": list(prepared.cohort.notes),
-        "data": prepared.data,
-        "protocol": prepared.protocol,
-        "profile": asdict(prepared.profile),
-        "commit": find_commit(),
-        "devices": sorted({run.info["device"] for run in runs}),
-        "precision": sorted({run.info["precision"] for run in runs}),
-        "initial_weights": sorted({run.spec.initial_weights for run in runs}),
-        "seeds": sorted({run.spec.seed for run in runs}),
-        "versions": runs[0].info["versions"],
-        "runs": {
-            run.folder.name: {k: run.info[k] for k in ("best_epoch", "trained_on", "masked")} for run in runs
-        },
-    }
-    minutes = [
-        {
-            "run": run.folder.name,
-            "task": run.spec.task,
-            "fold": run.spec.fold,
-            "minutes": round(run.minutes, 3),
-        }
-        for run in runs
-    ]
-    return described, {"minutes": round(sum(run.minutes for run in runs), 2), "runs": minutes}
 
 
 def describe_absent(decisions: Sequence[Decisions]) -> str:

@@ -131,7 +131,7 @@ LAYERS = (
     "cohorts clips experts labels progress",
     "training",
     "runs",
-    "decisions scoring transfer",
+    "decisions provenance scoring transfer",
     "tables figures cli notebooks",
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,7 @@ from lusbio.runs import prepare_cohort
 from lusbio.tables import (
     compare_best,
     describe_absent,
-    describe_origin,
-    describe_runs,
+    explain_near_chance,
     make_biomarker_auc_table,
     make_table1,
     make_table2,
@@ -107,20 +105,6 @@ def test_missing_numbers_are_shown_as_missing():
     ]
 
 
-def test_the_origin_says_simulated_or_real_profile_weights_and_commit(prepared, tmp_path):
-    run = made_up_run(prepared, tmp_path / "run", "lung_severity")
-    line = describe_origin(prepared, [run])
-    for part in ("**Simulated**", "40 videos, 20 patients", "`tiny`", "scratch", "CPU (32-true)", "commit"):
-        assert part in line
-
-
-def test_times_stay_out_of_what_is_compared(prepared, tmp_path):
-    run = made_up_run(prepared, tmp_path / "run", "lung_severity")
-    described, timing = describe_runs(prepared, [run])
-    assert "minutes" not in json.dumps(described) and timing["minutes"] == 1.5
-    json.dumps(timing)
-
-
 def test_the_comparison_is_a_sentence_with_both_numbers(prepared, tmp_path):
     network = decide_end_to_end([made_up_run(prepared, tmp_path / "run", "lung_severity")], prepared)
     table = make_table1([network, made_up_decisions("biomarkers", "RF", 3)], draws=50)
@@ -139,3 +123,15 @@ def test_published_numbers_are_those_of_the_paper_data():
         "table4": 1,
         "table7": 60,
     }
+
+
+def test_biomarkers_near_chance_are_named_with_the_reason():
+    aucs = pd.DataFrame({
+        "group": ["effusion", "pleural break", "A-lines", "B-lines"], "option": ["> 5 mm", "none", "bold", "none"],
+        "present": [3, 60, 50, 80], "absent": [150, 100, 112, 82], "mean": [40.0, 55.0, 52.0, 80.0],
+    })  # fmt: skip
+    explained = explain_near_chance(aucs, pixels_per_mm=0.8).set_index("biomarker")["reason"]
+    assert list(explained.index) == ["effusion: > 5 mm", "A-lines: bold", "pleural break: none"]
+    assert explained["effusion: > 5 mm"].startswith("rare: 3 test videos")
+    assert explained["pleural break: none"] == "fine: 2 mm are 1.6 pixels here"
+    assert explained["A-lines: bold"].startswith("neither")

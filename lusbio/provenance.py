@@ -1,0 +1,90 @@
+"""What numbers come from: the line above every table, and the files beside it."""
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from lusbio import __version__, paths
+from lusbio.runs import PreparedCohort, Run
+
+
+def describe_origin(prepared: PreparedCohort, runs: Sequence[Run]) -> str:
+    """The line that stands above every table and figure: what the numbers come from.
+
+    Args:
+        prepared: The cohort.
+        runs: The runs behind the numbers.
+
+    Returns:
+        One line: simulated or real, cohort, videos and patients, profile, initial weights, device,
+        commit.
+    """
+    table = prepared.cohort.table
+    kind = "**Simulated** patients" if prepared.cohort.simulated else "**Real** patients"
+    size = f"{len(table)} videos, {table['patient_id'].nunique()} patients"
+    parts = [
+        f"{kind}, cohort `{prepared.cohort.name}` ({size})",
+        f"profile `{prepared.profile.name}`",
+        *sorted({f"initial weights: {run.spec.initial_weights}" for run in runs}),
+        *sorted({f"{run.info['device']} ({run.info['precision']})" for run in runs}),
+        f"commit `{find_commit()}`",
+    ]
+    return " · ".join(parts)
+
+
+def find_commit() -> str:
+    """The commit that the checkout stands at, with ``+`` when files differ from it, else the version."""
+
+    def ask_git(*arguments: str) -> str:
+        command = ["git", "-C", str(paths.ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+    try:
+        changed = ask_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!figures")
+        return ask_git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return f"version {__version__}"
+
+
+def describe_runs(prepared: PreparedCohort, runs: Sequence[Run]) -> tuple[dict, dict]:
+    """What the tables of a folder rest on, and apart from it how long that took.
+
+    Args:
+        prepared: The cohort.
+        runs: All runs behind the tables.
+
+    Returns:
+        The content of ``run.json`` (no times, so that it is the same whenever it is made) and of
+        ``timing.json`` (minutes by run).
+    """
+    table = prepared.cohort.table
+    described = {
+        "cohort": prepared.cohort.name,
+        "simulated": prepared.cohort.simulated,
+        "videos": len(table),
+        "patients": int(table["patient_id"].nunique()),
+        # Without the names of single videos: these files are committed for public cohorts.
+        "notes": [note.split(": ")[0] for note in prepared.cohort.notes],
+        "data": prepared.data,
+        "protocol": prepared.protocol,
+        "profile": asdict(prepared.profile),
+        "commit": find_commit(),
+        "devices": sorted({run.info["device"] for run in runs}),
+        "precision": sorted({run.info["precision"] for run in runs}),
+        "initial_weights": sorted({run.spec.initial_weights for run in runs}),
+        "seeds": sorted({run.spec.seed for run in runs}),
+        "versions": runs[0].info["versions"],
+        "runs": {
+            run.folder.name: {k: run.info[k] for k in ("best_epoch", "trained_on", "masked")} for run in runs
+        },
+    }
+    minutes = [
+        {
+            "run": run.folder.name,
+            "task": run.spec.task,
+            "fold": run.spec.fold,
+            "minutes": round(run.minutes, 3),
+        }
+        for run in runs
+    ]
+    return described, {"minutes": round(sum(run.minutes for run in runs), 2), "runs": minutes}
