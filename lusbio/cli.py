@@ -87,7 +87,6 @@ def run_fetch(options: argparse.Namespace) -> None:
 
 def run_simulate(options: argparse.Namespace) -> None:
     """``lusbio simulate``."""
-    from lusbio.cohorts.check import describe_cohort
     from lusbio.cohorts.synthetic import simulate_cohort
 
     frames = (options.frames, options.frames) if options.frames else (60, 150)
@@ -100,7 +99,7 @@ def run_simulate(options: argparse.Namespace) -> None:
         frames=frames,
         jobs=options.jobs,
     )
-    print(describe_cohort(cohort))
+    print(f"{options.out}: {len(cohort.table)} videos of {cohort.table['patient_id'].nunique()} patients")
 
 
 def run_check(options: argparse.Namespace) -> int:
