@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from lusbio.errors import LusbioError
@@ -29,6 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, e.g. `head`, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a full disk, a folder that may not be written, a file where a folder should be
+        print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; what is finished is kept, run it again to go on", file=sys.stderr)
         return 130
@@ -45,23 +49,29 @@ def build_parser() -> argparse.ArgumentParser:
 
     simulate = verbs.add_parser("simulate", help="make a synthetic cohort with exact truth; resumes")
     simulate.add_argument("--out", type=Path, required=True, help="folder to write")
-    simulate.add_argument("--patients", type=int, default=189)
-    simulate.add_argument("--seed", type=int, default=0)
+    simulate.add_argument("--patients", type=_whole_number(1), default=189)
+    simulate.add_argument("--seed", type=_whole_number(0), default=0)
     simulate.add_argument("--probe", choices=["linear", "convex"], default="linear")
-    simulate.add_argument("--size", type=int, default=224, help="pixels, height and width")
-    simulate.add_argument("--frames", type=int, help="frames of every video (default: 60 to 150)")
+    simulate.add_argument("--size", type=_whole_number(16), default=224, help="pixels, height and width")
+    simulate.add_argument(
+        "--frames", type=_whole_number(1), help="frames of every video (default: 60 to 150)"
+    )
     _add_jobs(simulate)
     simulate.set_defaults(run=run_simulate)
 
     check = verbs.add_parser("check", help="list every problem of a cohort, or what is in it")
-    check.add_argument("cohort", help="covid_blues, pocovid, or a folder with cohort.csv and videos")
+    check.add_argument(
+        "cohort", type=_cohort, help="covid_blues, pocovid, or a folder with cohort.csv and videos"
+    )
     check.set_defaults(run=run_check)
 
     train = verbs.add_parser("train", help="train the networks of the paper, or with --final one for use")
-    train.add_argument("--cohort", default="synthetic", help="synthetic, covid_blues, pocovid or a folder")
+    train.add_argument(
+        "--cohort", type=_cohort, default="synthetic", help="synthetic, covid_blues, ... or a folder"
+    )
     train.add_argument("--profile", choices=list(PROFILES), default="laptop")
     train.add_argument(
-        "--final", action="store_true", help="on all patients, with experts, as a model folder"
+        "--final", action="store_true", help="one network and its experts, nobody held out for testing"
     )
     train.add_argument("--out", type=Path, help="with --final: the model folder to write")
     _add_jobs(train)
@@ -74,8 +84,24 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _whole_number(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return int(text)
+
+    return parse
+
+
+def _cohort(text: str) -> str:
+    """A cohort as it is typed: a folder counts from where the command is called."""
+    return str(Path(text).resolve()) if Path(text).is_dir() else text
+
+
 def _add_jobs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="workers (default: all cores)")
+    parser.add_argument(
+        "--jobs", type=_whole_number(1), default=os.cpu_count() or 1, help="default: all cores"
+    )
 
 
 def run_fetch(options: argparse.Namespace) -> None:
@@ -89,7 +115,7 @@ def run_simulate(options: argparse.Namespace) -> None:
     """``lusbio simulate``."""
     from lusbio.cohorts.synthetic import simulate_cohort
 
-    frames = (options.frames, options.frames) if options.frames else (60, 150)
+    frames = (60, 150) if options.frames is None else (options.frames, options.frames)
     cohort = simulate_cohort(
         options.out,
         patients=options.patients,
@@ -123,6 +149,8 @@ def run_train(options: argparse.Namespace) -> None:
     from lusbio.runs import execute_many, list_specs, prepare_cohort
     from lusbio.scoring import default_model_folder, train_final
 
+    if options.out and not options.final:
+        raise LusbioError("--out goes with --final; without it, runs lie in the build folder")
     profile = find_profile(options.profile)
     cohort = load_cohort(options.cohort, profile, options.jobs)
     weights = find_initial_weights(profile.initial_weights)
@@ -141,7 +169,9 @@ def run_score(options: argparse.Namespace) -> None:
     """``lusbio score``: CSV on standard output."""
     from lusbio.scoring import find_model, find_videos, score_videos
 
-    scores = score_videos(find_videos(options.videos), find_model(options.model))
+    videos, model = find_videos(options.videos), find_model(options.model)
+    print(f"scored with {model.folder.name}, trained on {model.spec.cohort}", file=sys.stderr)
+    scores = score_videos(videos, model)
     scores.to_csv(sys.stdout, index=False, float_format="%.4f", lineterminator="\n")
 
 

@@ -6,6 +6,7 @@ features or its 38 biomarkers. Both come out as the same thing, ``Decisions``.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 from lusbio.experts import EXPERT_NAMES, fit_expert
 from lusbio.files import code_fingerprint, write_csv
 from lusbio.labels import BIOMARKER_TASK, encode_task
-from lusbio.runs import PreparedCohort, Run
+from lusbio.runs import PreparedCohort, Run, check_same_videos
 from lusbio.vocabulary import TASKS
 
 END_TO_END = "end_to_end"
@@ -121,8 +122,8 @@ def fill_masked(biomarkers: np.ndarray) -> np.ndarray:
 
 def _expert_table(run: Run, task: str, prepared: PreparedCohort) -> pd.DataFrame:
     """Predictions of all experts for all videos, kept in the run's folder: ``expert, video_id, p_0 ...``."""
-    code = code_fingerprint("experts.py", "splits.py")
-    path: Path = run.folder / "experts" / f"{task}-{code}.csv"
+    code = code_fingerprint("decisions.py", "experts.py", "labels.py", "splits.py")
+    path: Path = run.folder / "experts" / f"{task}-{code}-{version('scikit-learn')}.csv"
     if not path.exists():
         features, labels = handed_over(run), encode_task(prepared.cohort.table, task).astype(float)
         labels[labels < 0] = np.nan
@@ -152,6 +153,7 @@ def _probabilities(table: pd.DataFrame) -> np.ndarray:
 
 
 def _tested(probabilities: np.ndarray, run: Run, task: str, prepared: PreparedCohort) -> FoldResult:
+    check_same_videos(run, prepared)
     labels = encode_task(prepared.cohort.table, task)
     rows = (run.splits == "test") & (labels >= 0)
     return FoldResult(labels[rows], probabilities[rows], prepared.cohort.table["group_id"].to_numpy()[rows])

@@ -21,6 +21,9 @@ class CohortError(LusbioError):
         self.problems = tuple(problems)
         super().__init__("\n".join(f"{self.where}: {problem}" for problem in self.problems))
 
+    def __reduce__(self):
+        return type(self), (self.where, self.problems)
+
 
 class VideoError(LusbioError):
     """A file does not decode to a video.

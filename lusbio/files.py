@@ -5,7 +5,7 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         removed and ``path`` is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)

@@ -13,7 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from lusbio.cohorts.table import Cohort, fingerprint
-from lusbio.errors import LusbioError
+from lusbio.errors import LeakageError, LusbioError
 from lusbio.files import atomic_path, code_fingerprint, write_csv, write_json
 from lusbio.labels import BIOMARKER_TASK, repeat_rare, select_rows
 from lusbio.paths import build_folder
@@ -65,7 +65,9 @@ class RunSpec:
     @property
     def run_id(self) -> str:
         """The name of the run's folder, e.g. ``"biomarkers-fold0-3f2a..."``."""
-        content = json.dumps({"spec": asdict(self), "code": code_fingerprint(*TRAINING_CODE)}, sort_keys=True)
+        outputs = BIOMARKER_NAMES if self.task == BIOMARKER_TASK else TASKS[self.task].classes
+        decisive = {"spec": asdict(self), "code": code_fingerprint(*TRAINING_CODE), "outputs": outputs}
+        content = json.dumps(decisive, sort_keys=True)
         return f"{self.task}-fold{self.fold}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
     @classmethod
@@ -131,6 +133,9 @@ def prepare_cohort(
         CohortError: With one line for every video that does not decode.
         LusbioError: If there are too few groups for the protocol.
     """
+    # One order for everything that is paired by position, whatever the order of the file's rows.
+    table = cohort.table.sort_values("video_id", ignore_index=True)
+    cohort = replace(cohort, table=table)
     cache = FrameCache(build_folder("cache"), profile.training.image_size)
     videos = cache.prepare(cohort.video_paths(), jobs)
     content = {
@@ -141,16 +146,27 @@ def prepare_cohort(
     return PreparedCohort(cohort, profile, videos, fingerprint(cohort, content), protocol, folds)
 
 
-def available_tasks(table: pd.DataFrame) -> list[str]:
-    """The tasks that a cohort has labels for: at least two classes.
+def find_tasks(prepared: PreparedCohort) -> tuple[list[str], dict[str, str]]:
+    """What a cohort has labels to learn: at least two classes to train on and a label to validate on, in every run.
 
     Args:
-        table: A cohort's table.
+        prepared: The cohort.
 
     Returns:
-        Keys of ``TASKS``, in their order.
+        ``BIOMARKER_TASK`` and keys of ``TASKS`` that can be learnt, in this order; and for those that
+        cannot, the reason.
     """
-    return [task for task in TASKS if table[task].nunique() > 1]
+    learnable, reasons = [], {}
+    for task in (BIOMARKER_TASK, *TASKS):
+        try:
+            for fold in run_folds(prepared.protocol):
+                select_rows(prepared.cohort.table, prepared.splits(fold), task)
+            learnable.append(task)
+        except LeakageError:
+            raise
+        except LusbioError as error:
+            reasons[task] = str(error)
+    return learnable, reasons
 
 
 def list_specs(prepared: PreparedCohort, initial_weights: str) -> list[RunSpec]:
@@ -161,10 +177,15 @@ def list_specs(prepared: PreparedCohort, initial_weights: str) -> list[RunSpec]:
         initial_weights: See ``RunSpec``.
 
     Returns:
-        Specs, biomarkers first; tasks that the cohort has no labels for are left out.
+        Specs, biomarkers first; what the cohort has too few labels for is left out.
+
+    Raises:
+        LusbioError: If there is nothing that can be learnt; names the reasons.
     """
-    tasks = [BIOMARKER_TASK, *available_tasks(prepared.cohort.table)]
-    return [spec for task in tasks for spec in prepared.specs(task, initial_weights)]
+    learnable, reasons = find_tasks(prepared)
+    if not learnable:
+        raise LusbioError("; ".join(f"{task}: {reason}" for task, reason in reasons.items()))
+    return [spec for task in learnable for spec in prepared.specs(task, initial_weights)]
 
 
 @dataclass(frozen=True)
@@ -380,8 +401,25 @@ def _train(spec: RunSpec, prepared: PreparedCohort, folder: Path) -> None:
     training.remove_checkpoints(folder)
 
 
+def check_same_videos(run: Run, prepared: PreparedCohort) -> None:
+    """Raise unless a run's predictions are about the rows of a cohort, in their order.
+
+    Args:
+        run: A finished run.
+        prepared: The cohort that its predictions are about to be compared with.
+
+    Raises:
+        LusbioError: If the videos differ.
+    """
+    if run.predictions["video_id"].tolist() != prepared.cohort.table["video_id"].tolist():
+        raise LusbioError(
+            f"run {run.folder.name} predicted other videos than those of {prepared.cohort.name!r}"
+        )
+
+
 def labels_of(run: Run, prepared: PreparedCohort) -> np.ndarray:
     """The labels that a biomarker run can be judged by: float64 (V, 38), NaN where unknown or masked."""
+    check_same_videos(run, prepared)
     labels = prepared.cohort.table[list(BIOMARKER_NAMES)].to_numpy(np.float64)
     return np.where(np.isin(BIOMARKER_NAMES, run.info["masked"]), np.nan, labels)
 

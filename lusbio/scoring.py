@@ -6,6 +6,7 @@ run can be scored with too; it has no experts.
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,20 +14,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lusbio.cohorts.folder import videos_below
 from lusbio.decisions import fill_masked, handed_over
 from lusbio.errors import CohortError, LusbioError, VideoError
 from lusbio.experts import EXPERT_NAMES, Expert, fit_expert, load_expert, save_expert
-from lusbio.files import write_json
+from lusbio.files import code_fingerprint, write_json
 from lusbio.labels import BIOMARKER_TASK, encode_task
 from lusbio.metrics import biomarker_metrics, task_metrics
 from lusbio.paths import build_folder
 from lusbio.profiles import TrainingSettings
 from lusbio.runs import (
+    TRAINING_CODE,
     PreparedCohort,
     Run,
     RunSpec,
-    available_tasks,
     execute_many,
+    find_tasks,
     is_finished,
     labels_of,
     load_run,
@@ -44,7 +47,7 @@ LIMITS = (
 
 
 def train_final(prepared: PreparedCohort, folder: Path, initial_weights: str) -> dict:
-    """Fit the biomarker network and the experts on all patients of a cohort, for use on others.
+    """Fit the biomarker network and the experts with nobody held out for testing, for use on others.
 
     A fifth of the patients chooses the epoch, the fit and, per task, the expert; everybody else is
     trained on. What the card says of quality is measured on that fifth: it is optimistic, and the
@@ -61,11 +64,14 @@ def train_final(prepared: PreparedCohort, folder: Path, initial_weights: str) ->
     Raises:
         LusbioError: If there is nothing to learn.
     """
-    (run,) = execute_many(prepared.specs(BIOMARKER_TASK, initial_weights), prepared)
-    folder.mkdir(parents=True, exist_ok=True)
+    learnable, reasons = find_tasks(prepared)
+    if BIOMARKER_TASK not in learnable:
+        raise LusbioError(f"cohort {prepared.cohort.name!r}: {reasons[BIOMARKER_TASK]}")
+    folder.mkdir(parents=True, exist_ok=True)  # before the training, which takes long, not after it
     (folder / CARD_FILE).unlink(missing_ok=True)
+    (run,) = execute_many(prepared.specs(BIOMARKER_TASK, initial_weights), prepared)
     experts = {}
-    for task in available_tasks(prepared.cohort.table):
+    for task in learnable[1:]:
         expert, quality = _best_expert(run, task, prepared)
         save_expert(expert, folder / f"{task}.skops")
         experts[task] = {"expert": expert.name, "classes": list(TASKS[task].classes), "validation": quality}
@@ -117,19 +123,27 @@ class Model:
 
     Attributes:
         folder: A model folder or a finished biomarker run.
-        settings: Decide frames, size and clips.
+        spec: What its network was trained as.
         masked: Biomarkers that were never learnt.
         experts: Expert by task; empty for a run.
     """
 
     folder: Path
-    settings: TrainingSettings
+    spec: RunSpec
     masked: tuple[str, ...]
     experts: dict[str, Expert]
 
+    @property
+    def settings(self) -> TrainingSettings:
+        """Frames, size and clips that the network takes."""
+        return self.spec.training
+
 
 def find_model(folder: Path | None) -> Model:
-    """A model folder, a run, or by default the newest finished biomarker run of the largest profile.
+    """A model folder, a run, or by default the best suited finished biomarker run.
+
+    That is the one of the largest profile; among equals the one that learnt most biomarkers, then
+    the newest. Runs of other code are passed over: their weights may mean something else.
 
     Args:
         folder: A model folder or a biomarker run's folder; None to look for a run.
@@ -138,79 +152,96 @@ def find_model(folder: Path | None) -> Model:
         The model; its network is not loaded yet.
 
     Raises:
-        LusbioError: If there is none, and how to make one.
+        LusbioError: If there is none, or it is broken, and how to make one.
     """
-    if folder is not None and (folder / CARD_FILE).is_file():
-        card = json.loads((folder / CARD_FILE).read_text())
-        experts = {task: load_expert(folder / f"{task}.skops") for task in card["experts"]}
-        return Model(folder, RunSpec.from_json(card["network"]).training, tuple(card["masked"]), experts)
-    if folder is not None:
-        if not is_finished(folder):
-            raise LusbioError(
-                f"{folder}: neither a model folder (no {CARD_FILE}) nor a finished run (no run.json)"
+    if folder is None:
+        return _find_run()
+    if (folder / CARD_FILE).is_file():
+        try:
+            card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+            spec, masked, tasks = (
+                RunSpec.from_json(card["network"]),
+                tuple(card["masked"]),
+                list(card["experts"]),
             )
-        run = load_run(folder)
-        if run.spec.task != BIOMARKER_TASK:
-            raise LusbioError(f"{folder}: a run for {run.spec.task}, expected one for {BIOMARKER_TASK}")
-        return Model(folder, run.spec.training, tuple(run.info["masked"]), {})
-    finished = [path for path in runs_folder().glob(f"{BIOMARKER_TASK}-*") if is_finished(path)]
-    if not finished:
+        except (ValueError, KeyError, TypeError) as error:
+            raise LusbioError(
+                f"{folder / CARD_FILE}: not the card of a model ({type(error).__name__})"
+            ) from error
+        return Model(folder, spec, masked, {task: load_expert(folder / f"{task}.skops") for task in tasks})
+    if not is_finished(folder):
+        raise LusbioError(
+            f"{folder}: neither a model folder (no {CARD_FILE}) nor a finished run (no run.json)"
+        )
+    run = load_run(folder)
+    if run.spec.task != BIOMARKER_TASK:
+        raise LusbioError(f"{folder}: a run for {run.spec.task}, expected one for {BIOMARKER_TASK}")
+    return Model(folder, run.spec, tuple(run.info["masked"]), {})
+
+
+def _find_run() -> Model:
+    candidates = []
+    for folder in runs_folder().glob(f"{BIOMARKER_TASK}-*"):
+        if not is_finished(folder):
+            continue
+        info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        if info["code"] != code_fingerprint(*TRAINING_CODE):
+            continue
+        model = Model(folder, RunSpec.from_json(info["spec"]), tuple(info["masked"]), {})
+        size = model.settings.frames * model.settings.image_size**2
+        candidates.append(((size, -len(model.masked), (folder / "run.json").stat().st_mtime), model))
+    if not candidates:
         raise LusbioError("no finished biomarker run to score with; `make paper` or `lusbio train` makes one")
-    newest = max((load_run(path) for path in finished), key=_size_and_age)
-    return Model(newest.folder, newest.spec.training, tuple(newest.info["masked"]), {})
+    return max(candidates, key=lambda candidate: candidate[0])[1]
 
 
-def _size_and_age(run: Run) -> tuple[int, float]:
-    """What makes a run the one to score with: pixels of a clip, then when it was finished."""
-    settings = run.spec.training
-    return settings.frames * settings.image_size**2, (run.folder / "run.json").stat().st_mtime
-
-
-def find_videos(places: Sequence[Path]) -> list[Path]:
-    """The video files of files and folders.
+def find_videos(places: Sequence[Path]) -> dict[str, Path]:
+    """The video files of files and folders, each under a name of its own.
 
     Args:
-        places: Video files, and folders that are searched for them, subfolders included.
+        places: Video files, and folders that are searched for them, subfolders included, hidden
+            files and folders left out.
 
     Returns:
-        Files, in the order given; those of a folder sorted.
+        File by ``video_id``, in the order given, those of a folder sorted. The id is the file's name
+        without suffix; where that would repeat, the path as given.
 
     Raises:
-        LusbioError: If a place does not exist, or a folder holds no video.
+        LusbioError: If a folder holds no video.
     """
-    found = []
+    found: list[Path] = []
     for place in places:
         if place.is_dir():
-            inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+            inside = videos_below(place)
             if not inside:
                 raise LusbioError(
                     f"{place}: no video in this folder (looked for {', '.join(VIDEO_SUFFIXES)})"
                 )
-            found += inside
+            found += [place / path for path in inside]
         else:
             found.append(place)
-    return found
+    stems = Counter(path.stem for path in found)
+    return {path.stem if stems[path.stem] == 1 else str(path): path for path in found}
 
 
-def score_videos(paths: Sequence[Path], model: Model) -> pd.DataFrame:
+def score_videos(paths: dict[str, Path], model: Model) -> pd.DataFrame:
     """Biomarkers, and what the experts make of them, for videos without labels.
 
     All videos are decoded before the network is loaded, so that a broken one costs seconds.
 
     Args:
-        paths: Video files.
+        paths: Video file by ``video_id``, as from ``find_videos``.
         model: From ``find_model``.
 
     Returns:
-        One row per video: ``video_id`` (the file's name without suffix), 38 probabilities by
-        biomarker name (NaN for those that the model never learnt), and for each task of the model
-        the class probabilities ``task=class``.
+        One row per video: ``video_id``, 38 probabilities by biomarker name (NaN for those that the
+        model never learnt), and for each task of the model the class probabilities ``task=class``.
 
     Raises:
         CohortError: With one line for every video that does not decode.
     """
     videos, broken = [], []
-    for path in paths:
+    for path in paths.values():
         try:
             videos.append(DecodedVideo(decode_video(path, model.settings.image_size)))
         except VideoError as error:
@@ -219,7 +250,7 @@ def score_videos(paths: Sequence[Path], model: Model) -> pd.DataFrame:
         raise CohortError("videos", broken)
     probabilities = find_biomarkers(videos, model)
     scores = pd.DataFrame(probabilities, columns=list(BIOMARKER_NAMES))
-    scores.insert(0, "video_id", [path.stem for path in paths])
+    scores.insert(0, "video_id", list(paths))
     for task, expert in model.experts.items():
         names = [f"{task}={name}" for name in TASKS[task].classes]
         scores[names] = expert.predict_probabilities(fill_masked(probabilities))

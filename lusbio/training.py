@@ -6,6 +6,7 @@ end-to-end networks (one of several classes); only the loss differs.
 
 import contextlib
 import logging
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -20,16 +21,18 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lusbio.clips import ClipDataModule, augment_clips
+from lusbio.models.weights import load_weights, save_weights
 from lusbio.profiles import TrainingSettings
 
 RESUME_FILE = "resume.ckpt"
-BEST_FILE = "best.ckpt"
+BEST_FILE = "best.safetensors"
 
 _EXPECTED_WARNINGS = (
     ".*LeafSpec.*",  # Lightning 2.6 uses a class that torch 2.13 deprecates
     ".*does not have many workers.*",  # clips come from memory maps; worker processes would slow them
     ".*exists and is not empty.*",  # the folder of a run that is resumed
     ".*smaller than the logging interval.*",
+    ".*The dirpath has changed.*",  # a run's folder may move between interruption and resume
 )
 
 for _name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric"):
@@ -243,12 +246,14 @@ def fit(
     Returns:
         ``best_epoch`` (1-based) and its ``val_accuracy``.
     """
-    keep = {"dirpath": folder, "enable_version_counter": False}
-    best = ModelCheckpoint(
-        **keep, filename=Path(BEST_FILE).stem, monitor="val_accuracy", mode="max", save_weights_only=True
+    best = BestEpoch(folder / BEST_FILE)
+    last = ModelCheckpoint(
+        dirpath=folder,
+        filename=Path(RESUME_FILE).stem,
+        monitor=None,
+        every_n_epochs=1,
+        enable_version_counter=False,
     )
-    # A checkpoint with a monitor is written on improvement only; this one is written always.
-    last = ModelCheckpoint(**keep, filename=Path(RESUME_FILE).stem, monitor=None, every_n_epochs=1)
     resume = folder / RESUME_FILE
     trainer = pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
@@ -265,9 +270,39 @@ def fit(
         for message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
         trainer.fit(module, data, ckpt_path=resume if resume.exists() else None, weights_only=True)
-    state = torch.load(folder / BEST_FILE, map_location="cpu", weights_only=True)
-    module.load_state_dict(state["state_dict"])
-    return {"best_epoch": int(state["epoch"]) + 1, "val_accuracy": float(best.best_model_score)}
+    load_weights(module.network, folder / BEST_FILE)
+    return {"best_epoch": best.epoch, "val_accuracy": best.accuracy}
+
+
+class BestEpoch(Callback):
+    """Keeps the weights of the epoch with the best validation accuracy, the first one among equals.
+
+    Which epoch that was travels in the checkpoint, so that an interrupted run remembers it wherever
+    its folder lies by then.
+
+    Args:
+        path: The safetensors file to write.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.epoch = 0
+        self.accuracy = -math.inf
+
+    def state_dict(self) -> dict:
+        """The best epoch so far."""
+        return {"epoch": self.epoch, "accuracy": self.accuracy}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Take up the best epoch of the interrupted run."""
+        self.epoch, self.accuracy = state_dict["epoch"], state_dict["accuracy"]
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the weights if they are better. Runs before the epoch's checkpoint is written."""
+        accuracy = float(trainer.callback_metrics["val_accuracy"])
+        if accuracy > self.accuracy or not self.epoch:
+            self.epoch, self.accuracy = trainer.current_epoch + 1, accuracy
+            save_weights(pl_module.network, self.path)
 
 
 def remove_checkpoints(folder: Path) -> None:

@@ -72,6 +72,9 @@ def measure_transfer(
         labels = (table[none] == 0).to_numpy()[known].astype(int)
         groups = table["group_id"].to_numpy()[known]
         column = f"p_{BIOMARKER_NAMES.index(none)}"
+        unlearnt = [run.folder.name for run in runs if none in run.info["masked"]]
+        if unlearnt:
+            raise LusbioError(f"run {unlearnt[0]} never learnt {none!r}: it was masked in training")
         scores = [1 - predict_elsewhere(run, prepared)[column].to_numpy()[known] for run in runs]
         low, high = bootstrap_metrics([(labels, s, groups) for s in scores], draws, 0, _weighted_finding_auc)[
             "auc"

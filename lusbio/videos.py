@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import sys
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -128,8 +129,10 @@ def _first_line(error: Exception) -> str:
 def _read_array(path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
     try:
         frames = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise VideoError(path, f"is not a NumPy array ({_first_line(error)})") from error
+    if not isinstance(frames, np.ndarray):
+        raise VideoError(path, "is an archive of several NumPy arrays, expected one array")
     return _shrink(frames, path, size, None)
 
 

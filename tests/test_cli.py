@@ -110,3 +110,38 @@ def test_simulate_takes_the_options_of_the_documentation():
     )
     assert (options.patients, options.probe, options.size, options.frames) == (3, "convex", 64, None)
     assert np.isscalar(options.seed)
+
+
+@pytest.mark.parametrize(
+    "option", [["--seed", "-1"], ["--jobs", "0"], ["--frames", "0"], ["--patients", "x"]]
+)
+def test_numbers_out_of_range_are_named(option, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["simulate", "--out", "x", *option])
+    assert caught.value.code == 2 and f"{option[1]!r} is not a whole number" in capsys.readouterr().err
+
+
+def test_a_file_where_a_folder_should_be_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    (line,) = errors_of(
+        ["simulate", "--out", str(tmp_path / "file"), "--patients", "2", "--jobs", "1"], capsys
+    )
+    assert str(tmp_path / "file") in line
+
+
+def test_the_simulator_does_not_overwrite_a_cohort_it_did_not_make(folder, capsys):
+    before = (folder / "cohort.csv").read_bytes()
+    (line,) = errors_of(["simulate", "--out", str(folder), "--patients", "2", "--jobs", "1"], capsys)
+    assert "not made by the simulator" in line and (folder / "cohort.csv").read_bytes() == before
+
+
+def test_folders_count_from_where_the_command_is_called(folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    assert main(["check", folder.name]) == 0
+
+
+def test_a_simulated_folder_is_called_simulated(tmp_path, capsys):
+    assert main(["simulate", "--out", str(tmp_path / "made"), "--patients", "2", "--size", "32", "--frames", "2",
+                 "--jobs", "1"]) == 0  # fmt: skip
+    assert main(["check", str(tmp_path / "made")]) == 0
+    assert "made (simulated)" in capsys.readouterr().out

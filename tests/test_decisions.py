@@ -97,4 +97,7 @@ def test_masked_biomarkers_tell_experts_nothing(prepared, tmp_path):
 
 def test_tasks_without_two_classes_are_not_available(prepared):
     table = prepared.cohort.table.assign(disease=np.nan)
-    assert runs.available_tasks(table) == ["lung_severity", "sf_ratio"]
+    fewer = replace(prepared, cohort=replace(prepared.cohort, table=table))
+    learnable, reasons = runs.find_tasks(fewer)
+    assert learnable == [BIOMARKER_TASK, "lung_severity", "sf_ratio"]
+    assert list(reasons) == ["disease"] and "fewer than two classes" in reasons["disease"]

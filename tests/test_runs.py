@@ -96,7 +96,8 @@ def test_a_killed_run_resumes_to_the_same_bytes(prepared, tmp_path, monkeypatch,
         time.sleep(0.001)
     process.wait()
     assert process.returncode == -signal.SIGKILL and not (folder / "run.json").exists()
-    monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "killed"))
+    (tmp_path / "killed").rename(tmp_path / "moved")  # another mount point, say
+    monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "moved"))
     (resumed,) = runs.execute_many(prepared.specs("lung_severity")[:1], prepared, say=silent)
     assert (resumed.folder / "log.txt").read_text().count("epoch 1/3") == 1, (
         "it began again instead of resuming"
@@ -104,6 +105,17 @@ def test_a_killed_run_resumes_to_the_same_bytes(prepared, tmp_path, monkeypatch,
     for name in ("weights.safetensors", "predictions.csv", "features.npy", "log.csv", "run.json"):
         assert (whole.folder / name).read_bytes() == (resumed.folder / name).read_bytes(), name
     assert len(json.loads((resumed.folder / "timing.json").read_text())["epochs"]) == 3
+
+
+def test_the_order_of_the_table_does_not_matter(prepared, tmp_path):
+    (run,) = runs.execute_many(prepared.specs("disease")[:1], prepared, say=silent)
+    mixed = prepared.cohort.table.sample(frac=1, random_state=0)
+    again = runs.prepare_cohort(replace(prepared.cohort, table=mixed), TINY)
+    assert again.data == prepared.data
+    runs.check_same_videos(run, again)
+    elsewhere = replace(again, cohort=replace(again.cohort, table=mixed))
+    with pytest.raises(LusbioError, match="predicted other videos"):
+        runs.check_same_videos(run, elsewhere)
 
 
 def test_other_data_are_refused(prepared):
@@ -129,7 +141,7 @@ def test_whatever_decides_the_numbers_changes_the_name(prepared):
 
 
 def test_the_network_learns_what_is_plain_to_see(prepared):
-    longer = replace(prepared.profile.training, epochs=8, clips_per_epoch=48)
+    longer = replace(prepared.profile.training, epochs=16, clips_per_epoch=64)
     learnt = replace(prepared, profile=replace(prepared.profile, training=longer))
     (run,) = runs.execute_many(learnt.specs("disease")[:1], learnt, say=silent)
     test = run.splits == "test"

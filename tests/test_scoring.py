@@ -37,14 +37,14 @@ def test_a_model_folder_says_what_it_is_made_from(model_folder):
 
 
 def test_a_moved_model_scores_as_before(model_folder, cohort, tmp_path):
-    paths = cohort.video_paths()[:3]
+    paths = find_videos(cohort.video_paths()[:3])
     before = score_videos(paths, find_model(model_folder))
     shutil.copytree(model_folder, tmp_path / "elsewhere")
     pd.testing.assert_frame_equal(before, score_videos(paths, find_model(tmp_path / "elsewhere")))
 
 
 def test_scores_have_38_biomarkers_and_a_probability_per_class(model_folder, cohort):
-    scores = score_videos(cohort.video_paths()[:4], find_model(model_folder))
+    scores = score_videos(find_videos(cohort.video_paths()[:4]), find_model(model_folder))
     assert list(scores.columns[:39]) == ["video_id", *BIOMARKER_NAMES] and len(scores) == 4
     for task in TASKS.values():
         columns = [f"{task.name}={name}" for name in task.classes]
@@ -57,7 +57,7 @@ def test_a_run_scores_as_it_predicted(cohort):
     prepared = prepare_cohort(cohort, TINY)
     folder = execute(prepared.specs(BIOMARKER_TASK)[0], prepared)
     predictions = pd.read_csv(folder / "predictions.csv")
-    scores = score_videos(cohort.video_paths(), find_model(folder))
+    scores = score_videos(find_videos(prepared.cohort.video_paths()), find_model(folder))
     np.testing.assert_allclose(
         scores[BIOMARKER_NAMES[0]], predictions["p_0"], atol=0.01
     )  # bfloat16, other batches
@@ -68,17 +68,39 @@ def test_all_broken_videos_are_named_before_anything_is_scored(model_folder, tmp
     encode_video(moving_bar(), tmp_path / "good.mp4", 25)
     broken = broken_files(tmp_path, tmp_path / "good.mp4")
     with pytest.raises(CohortError) as caught:
-        score_videos([tmp_path / "good.mp4", *broken.values()], find_model(model_folder))
+        score_videos(find_videos([tmp_path / "good.mp4", *broken.values()]), find_model(model_folder))
     assert len(caught.value.problems) == len(broken)
 
 
 def test_folders_are_searched_and_empty_ones_refused(cohort, tmp_path):
     assert len(find_videos([cohort.folder])) == 40
+    for place in ("a/v1.npy", "b/v1.npy", "a/._v1.npy", "b/v2.npy"):
+        (tmp_path / "two" / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "two" / place).touch()
+    named = [str(tmp_path / "two" / "a" / "v1.npy"), str(tmp_path / "two" / "b" / "v1.npy"), "v2"]
+    assert list(find_videos([tmp_path / "two"])) == named
+    (tmp_path / "two").rename(tmp_path / ".two")
     with pytest.raises(LusbioError, match="no video in this folder"):
         find_videos([tmp_path])
 
 
+def test_runs_of_other_code_or_another_format_are_passed_over(cohort, tmp_path, monkeypatch):
+    prepared = prepare_cohort(cohort, TINY)
+    monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path))
+    good = execute(prepared.specs(BIOMARKER_TASK)[0], prepared)
+    old = tmp_path / "runs" / f"{BIOMARKER_TASK}-fold0-000000000000"
+    old.mkdir()
+    (old / "run.json").write_text(
+        json.dumps({"spec": {"profile": "paper"}, "code": "of long ago", "masked": []})
+    )
+    assert find_model(None).folder == good
+
+
 def test_what_is_no_model_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "card.json").write_text("{")
+    with pytest.raises(LusbioError, match="not the card of a model"):
+        find_model(tmp_path / "broken")
     with pytest.raises(LusbioError, match="neither a model folder"):
         find_model(tmp_path)
     monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "nothing"))

@@ -103,6 +103,8 @@ def broken_files(folder: Path, good: Path) -> dict[str, Path]:
     (folder / "notes.txt").write_text("hello")
     (folder / "text.dcm").write_text("hello " * 100)
     np.save(folder / "floats.npy", np.zeros((3, 4, 4)))
+    np.savez(folder / "several.npz", a=np.zeros(3))
+    (folder / "several.npz").rename(folder / "several.npy")
     import av
 
     with av.open(str(folder / "whole.avi"), "w") as container:
@@ -119,6 +121,7 @@ def broken_files(folder: Path, good: Path) -> dict[str, Path]:
     names = {
         "is empty": "empty.mp4", "does not decode": "text.mp4", "does not decode as a video": "half.mp4",
         "file type '.txt'": "notes.txt", "not a readable DICOM": "text.dcm", "expected uint8": "floats.npy",
+        "archive of several": "several.npy",
         "announced frames decode": "truncated.avi", "cannot be opened": "absent.mp4",
     }  # fmt: skip
     return {reason: folder / name for reason, name in names.items()}
@@ -167,6 +170,14 @@ def test_a_damaged_cache_is_rebuilt(video, tmp_path, damage):
 
 def _prepare(folder: Path, video: Path) -> int:
     return FrameCache(folder, 32).prepare([video])[0].load().shape[0]
+
+
+def test_equal_files_may_be_decoded_at_the_same_time(video, tmp_path):
+    copies = [tmp_path / f"copy{k}.mp4" for k in range(8)]
+    for copy in copies:
+        shutil.copy(video, copy)
+    entries = FrameCache(tmp_path / "cache", 32).prepare(copies, workers=8)
+    assert len({entry.frames_path for entry in entries}) == 1
 
 
 def test_several_processes_share_a_cache(video, tmp_path):

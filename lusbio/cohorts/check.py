@@ -58,7 +58,11 @@ def _read_anyway(path: Path) -> pd.DataFrame:
     """The columns that lead to videos, from a table that did not pass; empty if there are none."""
     columns = ["video_id", "path", "group_id", "patient_id"]
     try:
-        table = pd.read_csv(path, dtype=str, encoding="utf-8-sig").reindex(columns=columns).astype(object)
+        table = (
+            pd.read_csv(path, dtype=str, encoding="utf-8-sig", index_col=False)
+            .reindex(columns=columns)
+            .astype(object)
+        )
     except (OSError, ValueError):
         return pd.DataFrame(columns=columns)
     table["group_id"] = table["group_id"].where(table["group_id"].notna(), table["patient_id"])

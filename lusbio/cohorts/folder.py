@@ -2,10 +2,12 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
+from lusbio.cohorts.synthetic import read_synthetic
 from lusbio.cohorts.table import Cohort, read_table
 from lusbio.errors import CohortError
 from lusbio.videos import VIDEO_SUFFIXES
@@ -25,19 +27,22 @@ def load_folder(folder: Path) -> Cohort:
             avi, mpeg, gif, webm, DICOM (.dcm) or uint8 arrays (.npy).
 
     Returns:
-        The cohort, named after the folder (``cohort_name``). Videos that no row names are not
+        The cohort, named after the folder (``cohort_name``), with its truth where the simulator made
+        it. Videos that no row names are not
         used; the notes count them.
 
     Raises:
         CohortError: If the table is missing or wrong, or videos are missing; all at once.
     """
     folder = Path(folder)
+    if (folder / "simulation.json").is_file():
+        return replace(read_synthetic(folder), name=cohort_name(folder))
     table = read_table(folder / TABLE_FILE)
     problems = path_problems(table, folder)
     if problems:
         raise CohortError(folder, problems)
     listed = set(table["path"].map(lambda path: Path(path).as_posix()))
-    unlisted = [path for path in _videos_below(folder) if path not in listed]
+    unlisted = [path for path in videos_below(folder) if path not in listed]
     notes = []
     if unlisted:
         shown = ", ".join(unlisted[:5]) + (", ..." if len(unlisted) > 5 else "")
@@ -88,9 +93,18 @@ def path_problems(table: pd.DataFrame, folder: Path) -> list[str]:
     return problems
 
 
-def _videos_below(folder: Path) -> list[str]:
+def videos_below(folder: Path) -> list[str]:
+    """Paths of the video files in a folder and its subfolders.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Paths relative to it, sorted; whatever is hidden is left out.
+    """
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
     return sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+        path.as_posix()
+        for path in paths
+        if (folder / path).is_file() and not any(part.startswith(".") for part in path.parts)
     )

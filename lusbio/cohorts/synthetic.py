@@ -70,7 +70,7 @@ def simulate_cohort(
     _prepare_folder(folder, parameters)
     paths = {r.video_id: folder / "videos" / f"{r.video_id}{suffix}" for r in recordings}
     missing = [r for r in recordings if not paths[r.video_id].is_file()]
-    if missing or not (folder / "cohort.csv").is_file():
+    if missing or not all((folder / name).is_file() for name in ("cohort.csv", "truth.csv")):
         _render_all(missing, paths, size, frames, jobs)
         write_csv(truth_table(recordings), folder / "truth.csv")
         write_table(trainee_table(recordings, suffix), folder / "cohort.csv")
@@ -83,10 +83,11 @@ def _prepare_folder(folder: Path, parameters: dict) -> None:
     if notes.is_file() and json.loads(notes.read_text(encoding="utf-8")) == parameters:
         return
     old = sorted(path for suffix in (".mp4", ".npy") for path in (folder / "videos").glob(f"*{suffix}"))
-    if old and not notes.is_file():
+    tables = [name for name in ("cohort.csv", "truth.csv") if (folder / name).exists()]
+    if (old or tables) and not notes.is_file():
+        held = ", ".join([*tables, f"{len(old)} videos"] if old else tables)
         raise CohortError(
-            folder,
-            [f"holds {len(old)} videos but no simulation.json: not made by the simulator, not overwritten"],
+            folder, [f"holds {held} but no simulation.json: not made by the simulator, not overwritten"]
         )
     for path in [folder / "cohort.csv", folder / "truth.csv", *old]:
         path.unlink(missing_ok=True)

@@ -249,7 +249,9 @@ def read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise CohortError(path, ["no such file; a cohort folder holds a cohort.csv and its videos"])
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8-sig")
+        table = pd.read_csv(
+            path, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8-sig", index_col=False
+        )
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise CohortError(path, [f"not a comma-separated table in UTF-8 ({error})"]) from error
     return check_table(table, path)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from lusbio.errors import LusbioError
@@ -229,7 +229,7 @@ def save_weights(network: nn.Module, path: Path) -> None:
     """
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(state, temporary)
+        temporary.write_bytes(save(state))  # save_file would make it readable for its owner only
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
