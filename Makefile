@@ -84,12 +84,17 @@ $(PAPER:%=$(OUT)/%.ipynb): $(OUT)/%.ipynb: notebooks/%.ipynb $(PACKAGE) $(OUT)/i
 $(OUT)/02_biomarkers.ipynb: | $(OUT)/01_cohort.ipynb
 $(patsubst %,$(OUT)/%.ipynb,00_start_here 03_experts 08_simulator): $(OUT)/02_biomarkers.ipynb
 
-# Which data: rewritten only when it changes. For a folder, the names, sizes and times of its files.
+# Which data and initial weights: rewritten only when they change. Of files, names, sizes and times count.
+# The simulator's notebook looks at COVID-BLUES too.
+DATA    := $(or $(LUSBIO_DATA),$(BUILD)/data)
+WATCHED := $(if $(filter synthetic,$(COHORT)),$(DATA)/covid_blues,$(DATA)/$(COHORT))
 # The + lets `make -n paper` look too, and so tell the truth.
 $(OUT)/inputs.txt: FORCE
 	+@mkdir -p $(OUT); cohort='$(subst ','\'',$(COHORT))'; \
 	    { echo "cohort $$cohort"; echo "data $(LUSBIO_DATA)"; \
-	      if [ -d "$$cohort" ]; then (cd "$$cohort" && pwd && ls -lRn | cksum); fi; } > $@.tmp; \
+	      echo "weights $(LUSBIO_WEIGHTS)"; \
+      for place in "$$cohort" '$(subst ','\'',$(WATCHED))'; do \
+        if [ -d "$$place" ]; then (cd "$$place" && pwd && ls -lRn | cksum); fi; done; } > $@.tmp; \
 	    if cmp -s $@.tmp $@; then rm $@.tmp; else mv $@.tmp $@; fi
 
 # --- For those who change the code ---

@@ -30,7 +30,7 @@ NETWORK = "E2E"
 
 @dataclass(frozen=True)
 class FoldResult:
-    """What one run decided on its test videos with a known label.
+    """What one run decided on the videos of a split with a known label.
 
     Attributes:
         labels: Class indices, int64 (V,).
@@ -52,12 +52,14 @@ class Decisions:
         classifier: ``"E2E"`` or one of ``EXPERT_NAMES``.
         task: A key of ``TASKS``.
         folds: One entry per run.
+        validation_accuracy: Mean over runs, in [0, 1]; the only thing a row may be chosen by.
     """
 
     features: str
     classifier: str
     task: str
     folds: tuple[FoldResult, ...]
+    validation_accuracy: float
 
 
 def decide_end_to_end(runs: Sequence[Run], prepared: PreparedCohort) -> Decisions:
@@ -71,8 +73,7 @@ def decide_end_to_end(runs: Sequence[Run], prepared: PreparedCohort) -> Decision
         One row's decisions.
     """
     task = runs[0].spec.task
-    folds = tuple(_tested(run.probabilities, run, task, prepared) for run in runs)
-    return Decisions(END_TO_END, NETWORK, task, folds)
+    return _decisions(END_TO_END, NETWORK, task, [(run, run.probabilities) for run in runs], prepared)
 
 
 def decide_with_experts(
@@ -99,13 +100,24 @@ def decide_with_experts(
             joblib.delayed(_expert_table)(run, task, prepared) for run in runs
         )
     features = BIOMARKERS if runs[0].spec.task == BIOMARKER_TASK else END_TO_END
-    return [
-        Decisions(features, name, task, tuple(
-            _tested(_probabilities(table[table["expert"] == name]), run, task, prepared)
-            for run, table in zip(runs, tables, strict=True)
-        ))
-        for name in EXPERT_NAMES
-    ]  # fmt: skip
+    rows = []
+    for name in EXPERT_NAMES:
+        decided = [_probabilities(table[table["expert"] == name]) for table in tables]
+        rows.append(_decisions(features, name, task, list(zip(runs, decided, strict=True)), prepared))
+    return rows
+
+
+def _decisions(
+    features: str,
+    classifier: str,
+    task: str,
+    decided: Sequence[tuple[Run, np.ndarray]],
+    prepared: PreparedCohort,
+) -> Decisions:
+    folds = tuple(_known(probabilities, run, "test", task, prepared) for run, probabilities in decided)
+    validated = [_known(probabilities, run, "val", task, prepared) for run, probabilities in decided]
+    accuracy = np.mean([np.mean(fold.probabilities.argmax(1) == fold.labels) for fold in validated])
+    return Decisions(features, classifier, task, folds, float(accuracy))
 
 
 def handed_over(run: Run) -> np.ndarray:
@@ -152,8 +164,10 @@ def _probabilities(table: pd.DataFrame) -> np.ndarray:
     return table.filter(regex=r"^p_\d+$").to_numpy(np.float64)
 
 
-def _tested(probabilities: np.ndarray, run: Run, task: str, prepared: PreparedCohort) -> FoldResult:
+def _known(
+    probabilities: np.ndarray, run: Run, split: str, task: str, prepared: PreparedCohort
+) -> FoldResult:
     check_same_videos(run, prepared)
     labels = encode_task(prepared.cohort.table, task)
-    rows = (run.splits == "test") & (labels >= 0)
+    rows = (run.splits == split) & (labels >= 0)
     return FoldResult(labels[rows], probabilities[rows], prepared.cohort.table["group_id"].to_numpy()[rows])

@@ -125,7 +125,11 @@ def _kernel_of_this_python(sockets: str) -> type:
             super().__init__(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), **channel, **settings)
 
         async def start_kernel(self, **settings):
-            environment = os.environ | {"SOURCE_DATE_EPOCH": "0"}  # figures without the date in their bytes
+            # Figures without the date in their bytes; tqdm need not ask for widgets it does not need.
+            environment = os.environ | {
+                "SOURCE_DATE_EPOCH": "0",
+                "PYTHONWARNINGS": "ignore:IProgress not found",
+            }
             environment.pop("MPLBACKEND", None)  # agg would leave the notebook without figures
             await super().start_kernel(env=environment, **settings)
 

@@ -1,10 +1,13 @@
 """What numbers come from: the line above every table, and the files beside it."""
 
+import json
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from lusbio import __version__, paths
+from lusbio.profiles import Profile
 from lusbio.runs import PreparedCohort, Run
 
 
@@ -88,3 +91,26 @@ def describe_runs(prepared: PreparedCohort, runs: Sequence[Run]) -> tuple[dict, 
         for run in runs
     ]
     return described, {"minutes": round(sum(run.minutes for run in runs), 2), "runs": minutes}
+
+
+def settle_initial_weights(folder: Path, profile: Profile) -> str:
+    """What the runs behind the tables in a folder started from, so that all notebooks mean the same runs.
+
+    Args:
+        folder: Figures folder of a profile and cohort.
+        profile: The profile.
+
+    Returns:
+        What ``run.json`` in the folder names; where notebook 02 has not run yet, what can be found
+        now. Printed as well.
+    """
+    described = folder / "run.json"
+    if described.is_file():
+        (name,) = json.loads(described.read_text(encoding="utf-8"))["initial_weights"]
+        print(f"initial weights, as in notebook 02: {name}")
+        return name
+    from lusbio.models.weights import find_initial_weights
+
+    found = find_initial_weights(profile.initial_weights)
+    print(found.description)
+    return found.name

@@ -180,11 +180,15 @@ def list_specs(prepared: PreparedCohort, initial_weights: str) -> list[RunSpec]:
         Specs, biomarkers first; what the cohort has too few labels for is left out.
 
     Raises:
-        LusbioError: If there is nothing that can be learnt; names the reasons.
+        LusbioError: If biomarkers, or all tasks, are among what is left out: there is nothing to compare
+            then. Names the reasons.
     """
     learnable, reasons = find_tasks(prepared)
-    if not learnable:
-        raise LusbioError("; ".join(f"{task}: {reason}" for task, reason in reasons.items()))
+    if BIOMARKER_TASK not in learnable or len(learnable) < 2:
+        listed = "; ".join(f"{task}: {reason}" for task, reason in reasons.items())
+        raise LusbioError(
+            f"cohort {prepared.cohort.name!r}: the paper needs labels of some biomarkers and of one task. {listed}"
+        )
     return [spec for task in learnable for spec in prepared.specs(task, initial_weights)]
 
 

@@ -3,18 +3,21 @@
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from lusbio.decisions import Decisions
+from lusbio.decisions import BIOMARKERS as FROM_BIOMARKERS
+from lusbio.decisions import NETWORK, Decisions
 from lusbio.files import write_csv, write_text
 from lusbio.metrics import biomarker_aucs, biomarker_metrics, task_metrics
 from lusbio.runs import PreparedCohort, Run, labels_of
-from lusbio.statistics import bootstrap_metrics, weighted_biomarker_metrics
+from lusbio.statistics import bootstrap_metrics, paired_difference, weighted_biomarker_metrics
 from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKERS, TASKS
 
 TABLE1_METRICS = ("auc", "accuracy")
+COMPARISON_COLUMNS = ["task", "expert", "biomarkers", "end_to_end", "difference", "ci_low", "ci_high"]
 METRIC_TITLES = {
     "auc": "AUC",
     "accuracy": "Accuracy",
@@ -230,8 +233,8 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 
 CELLS_NOTE = (
-    "Percent. Cells: mean ± SD over runs [95 % interval over patients] (published mean ± SD, the paper's "
-    "private cohort)."
+    "Percent. Cells: mean ± SD over the runs in which it is defined [95 % interval over patients] "
+    "(published mean ± SD, the paper's private cohort)."
 )
 
 
@@ -292,43 +295,55 @@ def describe_absent(decisions: Sequence[Decisions]) -> str:
             for k in sorted(set(range(len(TASKS[row.task].classes))) - set(fold.labels)):
                 key = (row.task, TASKS[row.task].classes[k])
                 absent[key] = absent.get(key, 0) + 1
-    n_folds = len(decisions[0].folds)
+    n_folds = max((len(row.folds) for row in decisions), default=0)
     lines = [
         f"{TASKS[t].title}: {name} absent in {n} of {n_folds} test folds" for (t, name), n in absent.items()
     ]
     return "\n".join(lines) or "every class is present in every test fold"
 
 
-def compare_best(table1: pd.DataFrame) -> pd.DataFrame:
-    """The best biomarker expert of each task beside the end-to-end network, by AUC.
+def compare_experts(decisions: Sequence[Decisions], draws: int, seed: int = 0) -> pd.DataFrame:
+    """The biomarker expert that validated best beside the end-to-end network, task by task, by AUC.
 
     Args:
-        table1: From ``make_table1``.
+        decisions: The rows of Table 1.
+        draws: Draws of patients behind the interval of the difference.
+        seed: Of the draws.
 
     Returns:
-        One row per task: ``task, end_to_end, end_to_end_published, expert, biomarkers,
-        biomarkers_published, finding`` (a sentence); percent. The expert is the best by the very
-        numbers that are compared.
+        One row per task that both decided: ``task, expert, biomarkers, end_to_end, difference,
+        ci_low, ci_high, finding`` (a sentence); percent. The difference is paired: both on the same
+        patients, drawn anew.
     """
-    auc = table1[table1["metric"] == "auc"]
     rows = []
-    for task, cells in auc.groupby("task", sort=False):
-        network = cells[cells["classifier"] == "E2E"].iloc[0]
-        expert = cells[cells["features"] == "biomarkers"].sort_values("mean").iloc[-1]
+    for task in dict.fromkeys(row.task for row in decisions):
+        network = [row for row in decisions if row.task == task and row.classifier == NETWORK]
+        experts = [row for row in decisions if row.task == task and row.features == FROM_BIOMARKERS]
+        if not network or not experts:
+            continue
+        expert = max(experts, key=lambda row: row.validation_accuracy)
+        folds = [[(f.labels, f.probabilities, f.groups) for f in row.folds] for row in (expert, network[0])]
+        difference = paired_difference(*folds, n_draws=draws, seed=seed)["auc"]
+        means = [
+            float(np.nanmean([task_metrics(labels, p)["auc"] for labels, p, _ in fold])) for fold in folds
+        ]
         rows.append({
-            "task": task, "end_to_end": network["mean"], "end_to_end_published": network["published_mean"],
-            "expert": expert["classifier"], "biomarkers": expert["mean"],
-            "biomarkers_published": expert["published_mean"], "finding": _finding(task, network, expert),
+            "task": task, "expert": expert.classifier, "biomarkers": 100 * means[0], "end_to_end": 100 * means[1],
+            "difference": 100 * difference.value, "ci_low": 100 * difference.low, "ci_high": 100 * difference.high,
         })  # fmt: skip
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
+    return table.assign(finding=[_finding(row) for row in table.itertuples()])
 
 
-def _finding(task: str, network: pd.Series, expert: pd.Series) -> str:
-    apart = expert["ci_low"] > network["ci_high"] or network["ci_low"] > expert["ci_high"]
-    higher = "higher" if expert["mean"] > network["mean"] else "lower"
-    how = "and the intervals do not overlap" if apart else "with overlapping intervals"
+def _finding(row: NamedTuple) -> str:
+    if row.ci_low > 0:
+        verdict = "better, and the interval excludes 0"
+    elif row.ci_high < 0:
+        verdict = "worse, and the interval excludes 0"
+    else:
+        verdict = "no difference that these patients could show"
     return (
-        f"{TASKS[task].title}: the {expert['classifier']} on biomarkers reaches an AUC of {expert['mean']:.1f} "
-        f"[{expert['ci_low']:.1f}, {expert['ci_high']:.1f}], {higher} than the end-to-end network's "
-        f"{network['mean']:.1f} [{network['ci_low']:.1f}, {network['ci_high']:.1f}], {how}."
+        f"{TASKS[row.task].title}: the {row.expert} on biomarkers reaches an AUC of {row.biomarkers:.1f}, the "
+        f"end-to-end network {row.end_to_end:.1f}; paired difference {row.difference:+.1f} "
+        f"[{row.ci_low:.1f}, {row.ci_high:.1f}]: {verdict}."
     )

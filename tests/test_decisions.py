@@ -14,6 +14,7 @@ from lusbio.decisions import (
     decide_with_experts,
     handed_over,
 )
+from lusbio.errors import LusbioError
 from lusbio.experts import EXPERT_NAMES
 from lusbio.labels import BIOMARKER_TASK
 from lusbio.runs import PreparedCohort, Run, RunSpec, prepare_cohort
@@ -53,7 +54,7 @@ def test_end_to_end_decisions_are_the_test_videos_with_a_label(prepared, tmp_pat
     (fold,) = row.folds
     assert (row.features, row.classifier, row.task) == (END_TO_END, NETWORK, "lung_severity")
     assert len(fold.labels) == (prepared.splits(0) == "test").sum()
-    assert (fold.probabilities.argmax(1) == fold.labels).all()
+    assert (fold.probabilities.argmax(1) == fold.labels).all() and row.validation_accuracy == 1
 
 
 def test_experts_find_a_rule_that_the_biomarkers_hold(prepared, tmp_path):
@@ -101,3 +102,10 @@ def test_tasks_without_two_classes_are_not_available(prepared):
     learnable, reasons = runs.find_tasks(fewer)
     assert learnable == [BIOMARKER_TASK, "lung_severity", "sf_ratio"]
     assert list(reasons) == ["disease"] and "fewer than two classes" in reasons["disease"]
+
+
+def test_a_cohort_without_biomarkers_or_without_tasks_is_refused_with_the_reason(prepared):
+    for columns in (list(BIOMARKER_NAMES), ["lung_severity", "sf_ratio", "disease"]):
+        bare = prepared.cohort.table.assign(**dict.fromkeys(columns, np.nan))
+        with pytest.raises(LusbioError, match="needs labels of some biomarkers and of one task"):
+            runs.list_specs(replace(prepared, cohort=replace(prepared.cohort, table=bare)), "scratch")

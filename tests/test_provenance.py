@@ -4,7 +4,7 @@ import pytest
 from small_cohort import TINY, make_small_cohort
 from test_decisions import made_up_run
 
-from lusbio.provenance import describe_origin, describe_runs
+from lusbio.provenance import describe_origin, describe_runs, settle_initial_weights
 from lusbio.runs import prepare_cohort
 
 
@@ -25,3 +25,10 @@ def test_times_stay_out_of_what_is_compared(prepared, tmp_path):
     described, timing = describe_runs(prepared, [run])
     assert "minutes" not in json.dumps(described) and timing["minutes"] == 1.5
     json.dumps(timing)
+
+
+def test_notebooks_mean_the_runs_that_were_trained(tmp_path, capsys):
+    assert settle_initial_weights(tmp_path, TINY) == "scratch"
+    (tmp_path / "run.json").write_text('{"initial_weights": ["resnet18-f37072fd"]}')
+    assert settle_initial_weights(tmp_path, TINY) == "resnet18-f37072fd"
+    assert "as in notebook 02: resnet18-f37072fd" in capsys.readouterr().out

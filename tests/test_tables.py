@@ -7,10 +7,10 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 from small_cohort import TINY, make_small_cohort
 from test_decisions import made_up_run
 
-from lusbio.decisions import Decisions, FoldResult, decide_end_to_end
+from lusbio.decisions import Decisions, FoldResult
 from lusbio.runs import prepare_cohort
 from lusbio.tables import (
-    compare_best,
+    compare_experts,
     describe_absent,
     explain_near_chance,
     make_biomarker_auc_table,
@@ -30,16 +30,18 @@ def prepared(tmp_path_factory):
     return prepare_cohort(make_small_cohort(tmp_path_factory.mktemp("cohort")), TINY)
 
 
-def made_up_decisions(features: str, classifier: str, seed: int) -> Decisions:
-    rng = np.random.default_rng(seed)
+def made_up_decisions(
+    features: str, classifier: str, seed: int, skill: float = 1.0, validation_accuracy: float = 0.5
+) -> Decisions:
+    rng, patients = np.random.default_rng(seed), np.random.default_rng(0)
     folds = []
     for _ in range(3):
-        labels = rng.integers(0, 4, 60)
+        labels = patients.integers(0, 4, 60)  # the same whatever is made of them
         scores = rng.normal(size=(60, 4))
-        scores[np.arange(60), labels] += 1
+        scores[np.arange(60), labels] += skill
         p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
         folds.append(FoldResult(labels, p, np.repeat(np.arange(20).astype(str), 3)))
-    return Decisions(features, classifier, "lung_severity", tuple(folds))
+    return Decisions(features, classifier, "lung_severity", tuple(folds), validation_accuracy)
 
 
 def test_table1_is_what_scikit_learn_computes_run_by_run():
@@ -62,7 +64,7 @@ def test_published_numbers_stand_beside_the_reproduced_ones():
 def test_a_class_that_nobody_has_leaves_a_number_and_is_said(prepared):
     row = made_up_decisions("end_to_end", "E2E", 0)
     folds = tuple(FoldResult(f.labels % 3, f.probabilities, f.groups) for f in row.folds)
-    rare = Decisions("end_to_end", "E2E", "lung_severity", folds)
+    rare = Decisions("end_to_end", "E2E", "lung_severity", folds, 0.5)
     assert "Lung severity: 3 absent in 3 of 3 test folds" in describe_absent([rare])
     assert make_table1([rare], draws=20)["mean"].notna().all()
     assert describe_absent([row]) == "every class is present in every test fold"
@@ -105,13 +107,16 @@ def test_missing_numbers_are_shown_as_missing():
     ]
 
 
-def test_the_comparison_is_a_sentence_with_both_numbers(prepared, tmp_path):
-    network = decide_end_to_end([made_up_run(prepared, tmp_path / "run", "lung_severity")], prepared)
-    table = make_table1([network, made_up_decisions("biomarkers", "RF", 3)], draws=50)
-    (row,) = compare_best(table).itertuples()
-    assert row.end_to_end == 100 and row.expert == "RF"
-    assert "lower than the end-to-end network's 100.0" in row.finding
-    assert f"{row.biomarkers:.1f}" in row.finding
+def test_the_expert_is_chosen_on_validation_and_the_difference_is_paired():
+    network = made_up_decisions("end_to_end", "E2E", 0, skill=1.0)
+    validated_best = made_up_decisions("biomarkers", "RF", 1, skill=0.2, validation_accuracy=0.9)
+    tested_best = made_up_decisions("biomarkers", "MLP", 2, skill=3.0, validation_accuracy=0.1)
+    (row,) = compare_experts([network, tested_best, validated_best], draws=300).itertuples()
+    assert row.expert == "RF" and row.difference == pytest.approx(row.biomarkers - row.end_to_end)
+    assert row.ci_low < row.difference < row.ci_high < 0
+    assert "worse, and the interval excludes 0" in row.finding and f"{row.biomarkers:.1f}" in row.finding
+    (same,) = compare_experts([network, made_up_decisions("biomarkers", "RF", 0)], draws=50).itertuples()
+    assert same.difference == 0 and "no difference that these patients could show" in same.finding
 
 
 def test_published_numbers_are_those_of_the_paper_data():
