@@ -145,8 +145,9 @@ def run_check(options: argparse.Namespace) -> int:
 def run_train(options: argparse.Namespace) -> None:
     """``lusbio train``, with and without ``--final``."""
     from lusbio.cohorts.sources import load_cohort
+    from lusbio.execution import execute_many
     from lusbio.models.weights import find_initial_weights
-    from lusbio.runs import execute_many, list_specs, prepare_cohort
+    from lusbio.runs import list_specs, prepare_cohort
     from lusbio.scoring import default_model_folder, train_final
 
     if options.out and not options.final:

@@ -17,6 +17,7 @@ import pandas as pd
 from lusbio.cohorts.folder import videos_below
 from lusbio.decisions import fill_masked, handed_over
 from lusbio.errors import CohortError, LusbioError, VideoError
+from lusbio.execution import execute_many
 from lusbio.experts import EXPERT_NAMES, Expert, fit_expert, load_expert, save_expert
 from lusbio.files import code_fingerprint, write_json
 from lusbio.labels import BIOMARKER_TASK, encode_task
@@ -28,7 +29,6 @@ from lusbio.runs import (
     PreparedCohort,
     Run,
     RunSpec,
-    execute_many,
     find_tasks,
     is_finished,
     labels_of,

@@ -51,7 +51,7 @@ def test_make_smoke_makes_every_table_and_figure(smoke):
         for suffix in ("png", "pdf")
     }
     assert {path.name for path in smoke.iterdir()} == {
-        *tables, *figures, "simulator_targets.csv", "run.json", "timing.json"
+        *tables, *figures, "simulator_targets.csv", "simulator_targets.md", "run.json", "timing.json"
     }  # fmt: skip
 
 

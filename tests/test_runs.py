@@ -14,6 +14,7 @@ from small_cohort import TINY, make_small_cohort
 
 from lusbio import runs
 from lusbio.errors import LusbioError
+from lusbio.execution import execute, execute_many
 from lusbio.labels import BIOMARKER_TASK, encode_task
 
 
@@ -29,7 +30,7 @@ def silent(line: str) -> None:
 
 def test_a_run_leaves_weights_predictions_features_log_and_card(prepared):
     spec = prepared.specs("lung_severity")[0]
-    (run,) = runs.execute_many([spec], prepared, say=silent)
+    (run,) = execute_many([spec], prepared, say=silent)
     assert run.probabilities.shape == (40, 4) and run.features.shape == (40, 512)
     np.testing.assert_allclose(run.probabilities.sum(1), 1, atol=1e-5)
     assert run.predictions["video_id"].tolist() == prepared.cohort.table["video_id"].tolist()
@@ -49,17 +50,17 @@ def test_a_run_leaves_weights_predictions_features_log_and_card(prepared):
 
 def test_a_finished_run_is_not_repeated(prepared):
     spec = prepared.specs("lung_severity")[0]
-    (run,) = runs.execute_many([spec], prepared, say=silent)
+    (run,) = execute_many([spec], prepared, say=silent)
     written = (run.folder / "weights.safetensors").stat().st_mtime_ns
-    runs.execute_many([spec, spec], prepared, say=silent)
+    execute_many([spec, spec], prepared, say=silent)
     assert (run.folder / "weights.safetensors").stat().st_mtime_ns == written
 
 
 def test_the_same_spec_gives_the_same_bytes_with_one_or_two_workers(prepared, tmp_path, monkeypatch):
     specs = prepared.specs("lung_severity")[:1] + prepared.specs(BIOMARKER_TASK)[:1]
-    first = runs.execute_many(specs, prepared, jobs=1, say=silent)
+    first = execute_many(specs, prepared, jobs=1, say=silent)
     monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "build2"))
-    second = runs.execute_many(specs, prepared, jobs=2, say=silent)
+    second = execute_many(specs, prepared, jobs=2, say=silent)
     for a, b in zip(first, second, strict=True):
         assert a.folder != b.folder
         for name in ("weights.safetensors", "predictions.csv", "features.npy", "log.csv", "run.json"):
@@ -72,14 +73,15 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from small_cohort import make_small_cohort, TINY
 from lusbio import runs
+from lusbio.execution import execute
 prepared = runs.prepare_cohort(make_small_cohort(Path({cohort!r})), TINY)
-runs.execute(prepared.specs("lung_severity")[0], prepared)
+execute(prepared.specs("lung_severity")[0], prepared)
 """
 
 
 @pytest.mark.parametrize("after_epoch", [1, 2])
 def test_a_killed_run_resumes_to_the_same_bytes(prepared, tmp_path, monkeypatch, after_epoch):
-    (whole,) = runs.execute_many(prepared.specs("lung_severity")[:1], prepared, say=silent)
+    (whole,) = execute_many(prepared.specs("lung_severity")[:1], prepared, say=silent)
     environment = {**os.environ, "LUSBIO_BUILD": str(tmp_path / "killed")}
     script = KILLED.format(tests=str(Path(__file__).parent), cohort=str(tmp_path / "cohort"))
     folder = tmp_path / "killed" / "runs" / whole.folder.name
@@ -98,7 +100,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(prepared, tmp_path, monkeypatch,
     assert process.returncode == -signal.SIGKILL and not (folder / "run.json").exists()
     (tmp_path / "killed").rename(tmp_path / "moved")  # another mount point, say
     monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "moved"))
-    (resumed,) = runs.execute_many(prepared.specs("lung_severity")[:1], prepared, say=silent)
+    (resumed,) = execute_many(prepared.specs("lung_severity")[:1], prepared, say=silent)
     assert (resumed.folder / "log.txt").read_text().count("epoch 1/3") == 1, (
         "it began again instead of resuming"
     )
@@ -108,7 +110,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(prepared, tmp_path, monkeypatch,
 
 
 def test_the_order_of_the_table_does_not_matter(prepared, tmp_path):
-    (run,) = runs.execute_many(prepared.specs("disease")[:1], prepared, say=silent)
+    (run,) = execute_many(prepared.specs("disease")[:1], prepared, say=silent)
     mixed = prepared.cohort.table.sample(frac=1, random_state=0)
     again = runs.prepare_cohort(replace(prepared.cohort, table=mixed), TINY)
     assert again.data == prepared.data
@@ -121,7 +123,7 @@ def test_the_order_of_the_table_does_not_matter(prepared, tmp_path):
 def test_other_data_are_refused(prepared):
     spec = replace(prepared.specs("lung_severity")[0], data="0" * 16)
     with pytest.raises(LusbioError, match="is about data 0000"):
-        runs.execute(spec, prepared)
+        execute(spec, prepared)
 
 
 def test_a_run_that_is_missing_is_named(prepared):
@@ -143,7 +145,7 @@ def test_whatever_decides_the_numbers_changes_the_name(prepared):
 def test_the_network_learns_what_is_plain_to_see(prepared):
     longer = replace(prepared.profile.training, epochs=16, clips_per_epoch=64)
     learnt = replace(prepared, profile=replace(prepared.profile, training=longer))
-    (run,) = runs.execute_many(learnt.specs("disease")[:1], learnt, say=silent)
+    (run,) = execute_many(learnt.specs("disease")[:1], learnt, say=silent)
     test = run.splits == "test"
     truth = encode_task(prepared.cohort.table, "disease")
     assert (run.probabilities.argmax(1) == truth)[test].mean() >= 0.75

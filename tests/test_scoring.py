@@ -9,8 +9,9 @@ from test_videos import broken_files, moving_bar
 
 from lusbio.cli import main
 from lusbio.errors import CohortError, LusbioError
+from lusbio.execution import execute
 from lusbio.labels import BIOMARKER_TASK
-from lusbio.runs import execute, prepare_cohort
+from lusbio.runs import prepare_cohort
 from lusbio.scoring import find_model, find_videos, score_videos, train_final
 from lusbio.videos import encode_video
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS

@@ -131,6 +131,7 @@ LAYERS = (
     "cohorts clips experts labels progress",
     "training",
     "runs",
+    "execution",
     "decisions provenance scoring transfer",
     "tables figures cli notebooks",
 )

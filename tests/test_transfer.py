@@ -6,8 +6,9 @@ from sklearn.metrics import roc_auc_score
 from small_cohort import TINY, make_small_cohort
 
 from lusbio.errors import LusbioError
+from lusbio.execution import execute
 from lusbio.labels import BIOMARKER_TASK
-from lusbio.runs import execute, load_run, prepare_cohort
+from lusbio.runs import load_run, prepare_cohort
 from lusbio.transfer import measure_transfer, predict_elsewhere
 from lusbio.vocabulary import BIOMARKER_NAMES
 
