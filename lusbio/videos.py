@@ -103,6 +103,7 @@ def _read_container(source: Path | io.BytesIO, path: Path, size: int) -> tuple[n
     import av
     import imageio.v3 as iio
 
+    gc.freeze()  # imageio collects garbage at every close, which takes long with torch in memory
     try:
         with iio.imopen(source, "r", plugin="pyav") as reader:
             announced, height, width = reader.properties().shape[:3]
@@ -110,8 +111,11 @@ def _read_container(source: Path | io.BytesIO, path: Path, size: int) -> tuple[n
             frames = list(
                 reader.iter(format="gray", filter_sequence=[("scale", f"{size}:{size}:flags=area")])
             )
+        del reader  # it collects once more when it goes
     except (OSError, av.error.FFmpegError, StopIteration, IndexError, ValueError) as error:
         raise VideoError(path, f"does not decode as a video ({_first_line(error)})") from error
+    finally:
+        gc.unfreeze()
     if not frames:
         raise VideoError(path, "holds no frames")
     info = VideoInfo(len(frames), announced or None, height, width, float(fps) if fps else None)
@@ -132,6 +136,7 @@ def _read_array(path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise VideoError(path, f"is not a NumPy array ({_first_line(error)})") from error
     if not isinstance(frames, np.ndarray):
+        frames.close()
         raise VideoError(path, "is an archive of several NumPy arrays, expected one array")
     return _shrink(frames, path, size, None)
 
@@ -327,12 +332,8 @@ class FrameCache:
             except VideoError as error:
                 return error
 
-        gc.freeze()  # imageio collects garbage at every close, which takes long with torch in memory
-        try:
-            with ThreadPoolExecutor(max(1, workers)) as pool:
-                results = list(_with_progress(pool.map(attempt, paths), len(paths)))
-        finally:
-            gc.unfreeze()
+        with ThreadPoolExecutor(max(1, workers)) as pool:
+            results = list(_with_progress(pool.map(attempt, paths), len(paths)))
         broken = [str(result) for result in results if isinstance(result, VideoError)]
         if broken:
             raise CohortError("videos", broken)

@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import re
@@ -152,8 +153,10 @@ def test_an_interrupted_run_takes_its_kernel_along(sent, tmp_path, write_noteboo
     code = "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)"
     source = write_notebook(tmp_path / "01_try.ipynb", code)
     command = [sys.executable, "-m", "lusbio.notebooks", "run", source, "--output", tmp_path / "out.ipynb"]
+    # Where the tests run in the background, SIGINT is ignored and children inherit that.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
     ) as process:
         kernel = int(process.stdout.readline())
         process.send_signal(sent)
