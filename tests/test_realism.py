@@ -39,3 +39,8 @@ def test_equal_sources_cannot_be_told_apart_and_different_ones_can():
     assert 0.3 < tell_apart(real, [noise(100 + k) for k in range(40)], groups) < 0.7
     assert tell_apart(real, [noise(100 + k, level=130) for k in range(40)], groups) > 0.95
     assert describe_video(real[0]).shape == (83,)
+
+
+def test_a_black_video_is_described_with_numbers():
+    described = describe_video(np.zeros((3, 32, 32), np.uint8))
+    assert np.isfinite(described).all()

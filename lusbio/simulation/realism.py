@@ -55,7 +55,7 @@ def count_greys(videos: Sequence[np.ndarray]) -> pd.DataFrame:
 
 
 def measure_spectrum(videos: Sequence[np.ndarray]) -> pd.DataFrame:
-    """Power over spatial frequency, rings of the two-dimensional spectrum of the first frames.
+    """Power over spatial frequency, rings of the two-dimensional spectrum of the middle frames.
 
     Args:
         videos: Each uint8 (N, S, S), all of one size.
@@ -68,10 +68,12 @@ def measure_spectrum(videos: Sequence[np.ndarray]) -> pd.DataFrame:
     frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(size)] * 2))
     rings = np.digitize(frequency, np.linspace(0, 0.5, size // 4 + 1)) - 1
     inside = rings < size // 4
-    power = [np.abs(np.fft.fft2((v[0] - v[0].mean()) * window)) ** 2 for v in videos]
+    frames = [v[len(v) // 2].astype(np.float64) for v in videos]
+    power = [np.abs(np.fft.fft2((frame - frame.mean()) * window)) ** 2 for frame in frames]
     total = np.bincount(rings[inside], np.mean(power, 0)[inside]) / np.bincount(rings[inside])
     centres = (np.arange(size // 4) + 0.5) * 0.5 / (size // 4)
-    return pd.DataFrame({"cycles_per_pixel": centres, "power_db": 10 * np.log10(total / total.max())})
+    share = np.maximum(total / max(total.max(), 1e-9), 1e-9)  # an even frame has no power at all
+    return pd.DataFrame({"cycles_per_pixel": centres, "power_db": 10 * np.log10(share)})
 
 
 def describe_video(frames: np.ndarray) -> np.ndarray:
