@@ -44,7 +44,10 @@ DIAGNOSES = {
 
 DEVELOPMENT_PATIENTS = ("1", "4", "10", "14", "17", "19", "28", "32", "42", "43", "49", "55")
 """Patients that may be looked at while the simulator is developed; its transfer is reported on all
-others. Drawn once, blindly, from those whose videos were at hand."""
+others. Drawn once, at random, from those whose videos were at hand."""
+
+SEEN_PATIENTS = ("18", "24", "36", "44", "50", "51", "57")
+"""Patients of whom a frame was looked at before that list was drawn; they do not count in transfer either."""
 
 
 def load_covid_blues(folder: Path) -> Cohort:
