@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lusbio.experts import EXPERT_NAMES, fit_expert
+from lusbio.experts import EXPERT_NAMES, Expert, fit_expert
 from lusbio.files import code_fingerprint, write_csv
 from lusbio.labels import BIOMARKER_TASK, encode_task
 from lusbio.runs import PreparedCohort, Run, check_same_videos
@@ -132,29 +132,35 @@ def fill_masked(biomarkers: np.ndarray) -> np.ndarray:
     return np.nan_to_num(biomarkers, nan=0.5)
 
 
+def fit_experts(run: Run, task: str, prepared: PreparedCohort) -> list[Expert]:
+    """Fit all experts on what a run hands over, on its training videos, each chosen on its validation videos.
+
+    Args:
+        run: A biomarker run or an end-to-end run.
+        task: A key of ``TASKS``.
+        prepared: The cohort it is about.
+
+    Returns:
+        One expert per name in ``EXPERT_NAMES``, in this order.
+    """
+    check_same_videos(run, prepared)
+    features, labels = handed_over(run), encode_task(prepared.cohort.table, task)
+    groups, n_classes = prepared.cohort.table["group_id"].to_numpy(), len(TASKS[task].classes)
+    train, val = ((run.splits == split) & (labels >= 0) for split in ("train", "val"))
+    known = (features[train], labels[train], groups[train], features[val], labels[val])
+    return [fit_expert(name, *known, n_classes=n_classes, seed=run.spec.seed) for name in EXPERT_NAMES]
+
+
 def _expert_table(run: Run, task: str, prepared: PreparedCohort) -> pd.DataFrame:
     """Predictions of all experts for all videos, kept in the run's folder: ``expert, video_id, p_0 ...``."""
     code = code_fingerprint("decisions.py", "experts.py", "labels.py", "splits.py")
     path: Path = run.folder / "experts" / f"{task}-{code}-{version('scikit-learn')}.csv"
     if not path.exists():
-        features, labels = handed_over(run), encode_task(prepared.cohort.table, task).astype(float)
-        labels[labels < 0] = np.nan
-        train, val = run.splits == "train", run.splits == "val"
-        groups, n_classes = prepared.cohort.table["group_id"].to_numpy(), len(TASKS[task].classes)
         parts = []
-        for name in EXPERT_NAMES:
-            expert = fit_expert(
-                name,
-                features[train],
-                labels[train],
-                groups[train],
-                features[val],
-                labels[val],
-                n_classes=n_classes,
-                seed=run.spec.seed,
-            )
-            part = pd.DataFrame({"expert": name, "video_id": run.predictions["video_id"]})
-            part[[f"p_{k}" for k in range(n_classes)]] = expert.predict_probabilities(features)
+        for expert in fit_experts(run, task, prepared):
+            probabilities = expert.predict_probabilities(handed_over(run))
+            part = pd.DataFrame({"expert": expert.name, "video_id": run.predictions["video_id"]})
+            part[[f"p_{k}" for k in range(probabilities.shape[1])]] = probabilities
             parts.append(part)
         write_csv(pd.concat(parts), path)
     return pd.read_csv(path, dtype={"video_id": str})

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from lusbio.cohorts.folder import videos_below
-from lusbio.decisions import fill_masked, handed_over
+from lusbio.decisions import fill_masked, fit_experts, handed_over
 from lusbio.errors import CohortError, LusbioError, VideoError
 from lusbio.execution import execute_many
-from lusbio.experts import EXPERT_NAMES, Expert, fit_expert, load_expert, save_expert
+from lusbio.experts import Expert, load_expert, save_expert
 from lusbio.files import code_fingerprint, write_json
 from lusbio.labels import BIOMARKER_TASK, encode_task
 from lusbio.metrics import biomarker_metrics, task_metrics
@@ -90,20 +90,8 @@ def train_final(prepared: PreparedCohort, folder: Path, initial_weights: str) ->
 def _best_expert(run: Run, task: str, prepared: PreparedCohort) -> tuple[Expert, dict[str, float]]:
     """The expert with the best validation accuracy of all seven, and its validation metrics."""
     features, labels = handed_over(run), encode_task(prepared.cohort.table, task)
-    groups, n_classes = prepared.cohort.table["group_id"].to_numpy(), len(TASKS[task].classes)
-    train, val = ((run.splits == split) & (labels >= 0) for split in ("train", "val"))
-    fitted = [
-        fit_expert(
-            name,
-            features[train],
-            labels[train],
-            groups[train],
-            features[val],
-            labels[val],
-            n_classes=n_classes,
-        )
-        for name in EXPERT_NAMES
-    ]
+    val = (run.splits == "val") & (labels >= 0)
+    fitted = fit_experts(run, task, prepared)
     best = max(fitted, key=lambda expert: expert.validation_accuracy)
     metrics = task_metrics(labels[val], best.predict_probabilities(features[val]))
     return best, {name: round(metrics[name], 4) for name in ("auc", "accuracy", "f1")}
