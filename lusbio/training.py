@@ -127,7 +127,7 @@ class VideoModule(pl.LightningModule):
         seed: int,
     ):
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network.to(memory_format=network.memory_format)
         self.multilabel = multilabel
         self.settings = settings
         self.steps_per_epoch = steps_per_epoch

@@ -2,14 +2,18 @@ import functools
 import http.server
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from test_i3d import random_resnet50, see_frames
 
 from lusbio.errors import LusbioError
 from lusbio.files import file_sha256
 from lusbio.models import weights
+from lusbio.models.i3d import I3DResNet50
 from lusbio.models.resnet import ResNet18
 from lusbio.models.tsm import TSMResNet18
 from lusbio.models.weights import (
@@ -24,12 +28,24 @@ from lusbio.models.weights import (
 @pytest.fixture(autouse=True)
 def nothing_at_hand(tmp_path, monkeypatch):
     """No weights in the environment, torch's cache or the build folder, and no server either."""
-    monkeypatch.delenv("LUSBIO_WEIGHTS", raising=False)
+    for backbone in weights._BACKBONES.values():
+        monkeypatch.delenv(backbone.variable, raising=False)
     monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "build"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(weights, "IMAGENET_URL", "http://127.0.0.1:9/resnet18.pth")  # nobody listens
-    weights._download_imagenet.cache_clear()
+    monkeypatch.setattr(weights, "IMAGENET_URL", "http://127.0.0.1:9")  # nobody listens
+    weights._download.cache_clear()
+
+
+def save_as_official(state: dict, folder: Path, backbone: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file as torchvision's, under a name that holds its own digits, and that is the one looked for."""
+    torch.save(state, folder / "any.pth")
+    digits = file_sha256(folder / "any.pth")[:8]
+    path = (folder / "any.pth").rename(folder / f"{backbone.split('_')[1]}-{digits}.pth")
+    monkeypatch.setitem(
+        weights._BACKBONES, backbone, replace(weights._BACKBONES[backbone], imagenet=path.name)
+    )
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +56,7 @@ def colour_network():
 
 @pytest.fixture
 def imagenet_like(tmp_path, monkeypatch, colour_network):
-    """A file as torchvision's, under a name that holds its own digits."""
-    torch.save(colour_network.state_dict(), tmp_path / "any.pth")
-    digits = file_sha256(tmp_path / "any.pth")[:8]
-    path = (tmp_path / "any.pth").rename(tmp_path / f"resnet18-{digits}.pth")
-    monkeypatch.setattr(weights, "IMAGENET_FILE", path.name)
-    monkeypatch.setattr(weights, "_EXPECTED", digits)
-    return path
+    return save_as_official(colour_network.state_dict(), tmp_path, "tsm_resnet18", monkeypatch)
 
 
 @pytest.fixture
@@ -61,14 +71,14 @@ def server(tmp_path, monkeypatch, imagenet_like):
     handler = functools.partial(Handler, directory=tmp_path)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{running.server_port}/{imagenet_like.name}"
-        monkeypatch.setattr(weights, "IMAGENET_URL", url)
+        monkeypatch.setattr(weights, "IMAGENET_URL", f"http://127.0.0.1:{running.server_port}")
         yield requests
         running.shutdown()
 
 
-def test_the_file_names_its_own_digits():
-    assert weights._EXPECTED == "f37072fd"
+def test_the_files_name_their_own_digits():
+    names = [backbone.imagenet for backbone in weights._BACKBONES.values()]
+    assert list(map(weights._digits, names)) == ["f37072fd", "0676ba61"]
 
 
 def test_without_network_it_is_scratch_at_once_and_says_why():
@@ -83,7 +93,7 @@ def test_a_server_that_never_answers_is_given_up_once(monkeypatch):
     with http.server.HTTPServer(
         ("127.0.0.1", 0), http.server.BaseHTTPRequestHandler
     ) as silent:  # never serves
-        monkeypatch.setattr(weights, "IMAGENET_URL", f"http://127.0.0.1:{silent.server_port}/x")
+        monkeypatch.setattr(weights, "IMAGENET_URL", f"http://127.0.0.1:{silent.server_port}")
         monkeypatch.setattr(weights, "PATIENCE_S", 0.3)
         begin = time.perf_counter()
         found = [find_initial_weights("imagenet") for _ in range(20)]
@@ -102,8 +112,10 @@ def test_what_is_downloaded_is_checked_and_kept(server, imagenet_like):
     assert len(server) == asked
 
 
-def test_a_download_of_something_else_is_thrown_away(server, monkeypatch):
-    monkeypatch.setattr(weights, "_EXPECTED", "00000000")
+def test_a_download_of_something_else_is_thrown_away(server, imagenet_like, monkeypatch):
+    other = imagenet_like.rename(imagenet_like.with_name("resnet18-00000000.pth"))
+    known = weights._BACKBONES["tsm_resnet18"]
+    monkeypatch.setitem(weights._BACKBONES, "tsm_resnet18", replace(known, imagenet=other.name))
     found = find_initial_weights("imagenet")
     assert found.path is None
     assert "what arrived has sha256" in found.description
@@ -162,6 +174,64 @@ def test_a_last_layer_that_fits_is_kept(tmp_path, monkeypatch):
     torch.testing.assert_close(network.state_dict(), saved.state_dict())
 
 
+@pytest.fixture(scope="module")
+def flat():
+    """A 2-D ResNet-50 for three colours with 1000 classes."""
+    torch.manual_seed(0)
+    state = random_resnet50(n_outputs=1000)
+    return state | {"conv1.weight": torch.randn(64, 3, 7, 7) / 20}
+
+
+def test_i3d_starts_from_a_2d_resnet50_repeated_in_time(tmp_path, monkeypatch, flat):
+    path = save_as_official(flat, tmp_path, "i3d_resnet50", monkeypatch)
+    (tmp_path / "build" / "weights").mkdir(parents=True)
+    path = path.rename(tmp_path / "build" / "weights" / path.name)
+    network = I3DResNet50(5, 24).eval()
+    before = network.blocks[6].proj.weight.clone()
+    assert load_initial_weights(network, "imagenet") == f"from {path.name} (ImageNet)"
+    torch.testing.assert_close(network.blocks[6].proj.weight, before)
+    picture = torch.rand(1, 1, 32, 32)
+    maps = network.blocks[1](network.blocks[0](picture[:, :, None].expand(1, 1, 24, 32, 32)))
+    grey = flat | {"conv1.weight": flat["conv1.weight"].sum(1, keepdim=True)}
+    torch.testing.assert_close(maps[:, :, 12], see_frames(grey, picture, stages=1), rtol=1e-3, atol=1e-4)
+    found = find_initial_weights("imagenet", "i3d_resnet50")
+    assert found.path == path and found.name == path.stem
+    assert find_initial_weights("imagenet").name == "scratch"  # the other backbone has a file of its own
+    path.write_bytes(b"damaged")
+    with pytest.raises(LusbioError, match=f"{path.name}: sha256 begins with .*, expected {path.stem[-8:]}"):
+        find_initial_weights("imagenet", "i3d_resnet50")
+
+
+def test_i3d_prefers_kinetics_and_reads_it_by_its_own_names(tmp_path, monkeypatch, flat):
+    save_as_official(flat, tmp_path, "i3d_resnet50", monkeypatch)
+    torch.manual_seed(1)
+    theirs = I3DResNet50(400, 8, in_channels=3)
+    cache = tmp_path / "torch" / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    torch.save({"model_state": theirs.state_dict()}, cache / "I3D_8x8_R50.pyth")
+    network = I3DResNet50(5, 4)
+    description = load_initial_weights(network, "imagenet")
+    digits = file_sha256(cache / "I3D_8x8_R50.pyth")[:8]
+    assert description == f"from I3D_8x8_R50-{digits}.pyth (Kinetics)"
+    own, expected = network.state_dict(), theirs.state_dict()
+    name = "blocks.4.res_blocks.2.branch2.conv_a.weight"
+    torch.testing.assert_close(own[name], expected[name])
+    stem = "blocks.0.conv.weight"
+    torch.testing.assert_close(own[stem], expected[stem].sum(1, keepdim=True))
+    load_initial_weights(I3DResNet50(5, 4), f"I3D_8x8_R50-{digits}")  # by name, as a run's spec asks for it
+
+
+def test_each_backbone_has_a_variable_of_its_own(tmp_path, monkeypatch, imagenet_like):
+    monkeypatch.setenv("LUSBIO_WEIGHTS", str(imagenet_like))
+    assert find_initial_weights("imagenet", "i3d_resnet50").path is None
+    monkeypatch.setenv("LUSBIO_WEIGHTS_I3D", str(imagenet_like))
+    with pytest.raises(LusbioError, match=f"{imagenet_like.name} does not fit the network"):
+        load_initial_weights(I3DResNet50(5, 4), "imagenet")
+    monkeypatch.setenv("LUSBIO_WEIGHTS_I3D", str(tmp_path / "absent.pth"))
+    with pytest.raises(LusbioError, match="absent.pth: no such file; LUSBIO_WEIGHTS_I3D"):
+        load_initial_weights(I3DResNet50(5, 4), "imagenet")
+
+
 def test_files_without_batch_counters_fit(tmp_path, monkeypatch, colour_network):
     state = {k: v for k, v in colour_network.state_dict().items() if not k.endswith("num_batches_tracked")}
     torch.save(state, tmp_path / "old.pth")
@@ -180,6 +250,8 @@ def test_weights_can_be_asked_for_again_by_name(monkeypatch, imagenet_like):
     assert load_initial_weights(TSMResNet18(5, 2), "scratch") == "from scratch: asked for"
     with pytest.raises(ValueError, match="initial weights 'kinetics' are not one of imagenet, scratch"):
         find_initial_weights("kinetics")
+    with pytest.raises(ValueError, match="backbone 'vgg' is not one of tsm_resnet18, i3d_resnet50"):
+        find_initial_weights("imagenet", "vgg")
 
 
 def test_saved_weights_come_back_even_from_channels_last(tmp_path):

@@ -85,7 +85,7 @@ class ResNet18(nn.Module):
     """A stem, four stages of two blocks, an average over space and a linear layer.
 
     Weights start as torchvision's do: He et al.'s normal distribution by fan-out for convolutions,
-    ones and zeros for batch norm. Convert with ``.to(memory_format=torch.channels_last)`` for speed.
+    ones and zeros for batch norm. Convert with ``.to(memory_format=ResNet18.memory_format)`` for speed.
 
     Args:
         in_channels: Channels of a frame; 1 for grey.
@@ -94,6 +94,7 @@ class ResNet18(nn.Module):
     """
 
     n_features = 512
+    memory_format = torch.channels_last
 
     def __init__(self, in_channels: int = 1, n_outputs: int = 38, block: BlockMaker = BasicBlock):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Where a network's weights come from and where they are kept: ImageNet's file, and safetensors.
+"""Where a network's weights come from and where they are kept: public files, and safetensors.
 
 Without the file and without a network, training starts from scratch and says so; it never waits
 long and never fails for that.
@@ -17,20 +17,45 @@ from torch import nn
 
 from lusbio.errors import LusbioError
 from lusbio.files import atomic_path, file_sha256
+from lusbio.models.i3d import I3DResNet50, inflate_resnet50
 from lusbio.paths import build_folder
 
-IMAGENET_FILE = "resnet18-f37072fd.pth"
-"""torchvision's ResNet-18 (``IMAGENET1K_V1``); its name holds the first digits of its sha256."""
-
-IMAGENET_URL = f"https://download.pytorch.org/models/{IMAGENET_FILE}"
-
-_EXPECTED = IMAGENET_FILE.removesuffix(".pth").rpartition("-")[2]
+IMAGENET_URL = "https://download.pytorch.org/models"
+"""Where torchvision's files lie."""
 
 SCRATCH = "scratch"
 CHOICES = ("imagenet", SCRATCH)
 
 PATIENCE_S = 5.0
 """How long a server may take to answer before it counts as out of reach. (Engineering choice.)"""
+
+
+@dataclass(frozen=True)
+class _Backbone:
+    """What a network can start from, and the names of its ends.
+
+    Attributes:
+        variable: Environment variable that may name a file.
+        imagenet: torchvision's file (``IMAGENET1K_V1``); its name holds the first digits of its sha256.
+        kinetics: PyTorchVideo's file, better where there is one. Its sha256 is not published, so it is
+            taken where somebody put it and not downloaded.
+        stem: Name of the first layer.
+        last: Name of the last one.
+    """
+
+    variable: str
+    imagenet: str
+    kinetics: str | None
+    stem: str
+    last: str
+
+
+_BACKBONES = {
+    "tsm_resnet18": _Backbone("LUSBIO_WEIGHTS", "resnet18-f37072fd.pth", None, "conv1", "fc"),
+    "i3d_resnet50": _Backbone(
+        "LUSBIO_WEIGHTS_I3D", "resnet50-0676ba61.pth", "I3D_8x8_R50.pyth", "blocks.0.conv", "blocks.6.proj"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -49,22 +74,25 @@ class InitialWeights:
     description: str
 
 
-def find_initial_weights(choice: str) -> InitialWeights:
+def find_initial_weights(choice: str, backbone: str = "tsm_resnet18") -> InitialWeights:
     """Find the weights that a training shall start from.
 
     ``"imagenet"`` looks, in this order, at the file named by the environment variable
-    ``LUSBIO_WEIGHTS`` (``.pth`` or ``.safetensors``), in torch's cache, and in the build folder; then
-    it tries, once per process and for a few seconds, to download torchvision's file (45 MB) there.
+    ``LUSBIO_WEIGHTS``, or ``LUSBIO_WEIGHTS_I3D`` for I3D (``.pth`` or ``.safetensors``); in torch's cache and
+    in the build folder, ``weights/``, for PyTorchVideo's Kinetics file (``I3D_8x8_R50.pyth``, I3D only) and
+    then for torchvision's ImageNet file; then it tries, once per process and for a few seconds, to
+    download torchvision's file (45 or 98 MB) there.
 
     Args:
         choice: ``"imagenet"`` or ``"scratch"``.
+        backbone: ``"tsm_resnet18"`` or ``"i3d_resnet50"``.
 
     Returns:
-        The weights; from scratch where ImageNet's cannot be had, with the reason in the description.
+        The weights; from scratch where none can be had, with the reason in the description.
 
     Raises:
-        LusbioError: If a file that is there is not the right one, or ``LUSBIO_WEIGHTS`` names no file.
-        ValueError: If the choice is another word.
+        LusbioError: If a file that is there is not the right one, or the variable names no file.
+        ValueError: If the choice or the backbone is another word.
 
     Example:
         >>> find_initial_weights("scratch").description
@@ -72,48 +100,61 @@ def find_initial_weights(choice: str) -> InitialWeights:
     """
     if choice not in CHOICES:
         raise ValueError(f"initial weights {choice!r} are not one of {', '.join(CHOICES)}")
+    if backbone not in _BACKBONES:
+        raise ValueError(f"backbone {backbone!r} is not one of {', '.join(_BACKBONES)}")
     if choice == SCRATCH:
         return InitialWeights(SCRATCH, None, "from scratch: asked for")
-    named = os.environ.get("LUSBIO_WEIGHTS")
+    known = _BACKBONES[backbone]
+    named = os.environ.get(known.variable)
     if named:
         if not Path(named).is_file():
-            raise LusbioError(f"{named}: no such file; LUSBIO_WEIGHTS names the weights to start from")
-        return _describe(Path(named), "named by LUSBIO_WEIGHTS")
+            raise LusbioError(f"{named}: no such file; {known.variable} names the weights to start from")
+        return _describe(Path(named), f"named by {known.variable}")
     folder = build_folder("weights")
-    for path in (Path(torch.hub.get_dir(), "checkpoints", IMAGENET_FILE), folder / IMAGENET_FILE):
-        if path.is_file():
-            return _describe(path, "ImageNet")
-    obstacle = _download_imagenet(folder)
+    for name, what in ((known.kinetics, "Kinetics"), (known.imagenet, "ImageNet")):
+        for place in (Path(torch.hub.get_dir(), "checkpoints"), folder):
+            if name and (place / name).is_file():
+                return _describe(place / name, what)
+    obstacle = _download(known.imagenet, folder)
     if obstacle:
         return InitialWeights(SCRATCH, None, f"from scratch: no ImageNet weights ({obstacle})")
-    return _describe(folder / IMAGENET_FILE, "ImageNet")
+    return _describe(folder / known.imagenet, "ImageNet")
 
 
 def _describe(path: Path, why: str) -> InitialWeights:
     sha256 = file_sha256(path)
-    if path.name == IMAGENET_FILE and not sha256.startswith(_EXPECTED):
-        raise LusbioError(f"{path}: sha256 begins with {sha256[:8]}, expected {_EXPECTED}; delete the file")
+    official = path.name in {backbone.imagenet for backbone in _BACKBONES.values()}
+    if official and not sha256.startswith(_digits(path.name)):
+        raise LusbioError(
+            f"{path}: sha256 begins with {sha256[:8]}, expected {_digits(path.name)}; delete the file"
+        )
     name = path.stem if path.stem.endswith(f"-{sha256[:8]}") else f"{path.stem}-{sha256[:8]}"
     return InitialWeights(name, path, f"from {name}{path.suffix} ({why})")
 
 
+def _digits(name: str) -> str:
+    """The first digits of the sha256 that torchvision's file names hold."""
+    return Path(name).stem.rpartition("-")[2]
+
+
 @functools.cache
-def _download_imagenet(folder: Path) -> str:
+def _download(name: str, folder: Path) -> str:
     """Fetch torchvision's file into a folder; returns what was in the way, or nothing. One try."""
     try:
         import pooch
     except ImportError:
         return "pooch, which downloads them, is not installed"
-    if not _answers(IMAGENET_URL, PATIENCE_S):
+    url = f"{IMAGENET_URL}/{name}"
+    if not _answers(url, PATIENCE_S):
         return "no network"
     pooch.get_logger().setLevel("ERROR")
     downloader = pooch.HTTPDownloader(timeout=PATIENCE_S)
     try:
-        with atomic_path(folder / IMAGENET_FILE) as temporary:
-            pooch.retrieve(IMAGENET_URL, None, fname=temporary.name, path=folder, downloader=downloader)
+        with atomic_path(folder / name) as temporary:
+            pooch.retrieve(url, None, fname=temporary.name, path=folder, downloader=downloader)
             sha256 = file_sha256(temporary)
-            if not sha256.startswith(_EXPECTED):
-                raise LusbioError(f"what arrived has sha256 {sha256[:8]}..., expected {_EXPECTED}...")
+            if not sha256.startswith(_digits(name)):
+                raise LusbioError(f"what arrived has sha256 {sha256[:8]}..., expected {_digits(name)}...")
     except LusbioError as error:
         return str(error)
     except Exception as error:  # whatever broke, training from scratch is possible
@@ -142,10 +183,11 @@ def load_initial_weights(network: nn.Module, choice: str) -> str:
 
     A stem for three colours fits a grey network after summing over the colours: that is what the
     network would compute on a grey image copied into all three. A last layer of another size stays
-    as it was made.
+    as it was made. A 2-D ResNet-50 fits ``I3DResNet50`` after inflation: each kernel is repeated in time
+    and divided by the number of repetitions.
 
     Args:
-        network: With torchvision's parameter names, e.g. ``TSMResNet18``.
+        network: A ``TSMResNet18`` or an ``I3DResNet50``.
         choice: ``"imagenet"`` (from scratch where they cannot be had), ``"scratch"``, or the ``name`` of
             weights found before, which must be found again.
 
@@ -156,9 +198,10 @@ def load_initial_weights(network: nn.Module, choice: str) -> str:
         LusbioError: If the named weights are not found here, or the file's names or shapes do not fit.
 
     Source:
-        ImageNet weights: Gare et al. 2022, Section 3; the sum over colours: engineering choice.
+        ImageNet weights (Kinetics for I3D): Gare et al. 2022, Section 3 and Table 6; inflation: Carreira
+        and Zisserman 2017, Section 2.4; the sum over colours: engineering choice.
     """
-    found = find_initial_weights(choice if choice in CHOICES else "imagenet")
+    found = find_initial_weights(choice if choice in CHOICES else "imagenet", _name_backbone(network))
     if choice not in CHOICES and found.name != choice:
         raise LusbioError(f"initial weights {choice!r} are not found here; {found.description}")
     if found.path is not None:
@@ -166,11 +209,16 @@ def load_initial_weights(network: nn.Module, choice: str) -> str:
     return found.description
 
 
+def _name_backbone(network: nn.Module) -> str:
+    return "i3d_resnet50" if isinstance(network, I3DResNet50) else "tsm_resnet18"
+
+
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """Read named tensors from a file, without running anything that stands in it.
 
     Args:
-        path: ``.safetensors``, or else what ``torch.save`` wrote.
+        path: ``.safetensors``, or else what ``torch.save`` wrote; in PyTorchVideo's files the tensors are
+            found under ``model_state``.
 
     Returns:
         Tensors on the CPU by parameter name.
@@ -188,19 +236,24 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise LusbioError(
             f"{path} (sha256 {file_sha256(path)[:8]}...) does not hold weights: {type(error).__name__}"
         ) from error
+    if isinstance(state, dict) and "model_state" in state:
+        state = state["model_state"]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise LusbioError(f"{path} holds a {type(state).__name__}, expected tensors by parameter name")
     return state
 
 
 def _fill(network: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
-    """Copy a file's tensors into a network of another stem or last layer."""
-    own, state = network.state_dict(), dict(state)
-    stem = state.get("conv1.weight")
-    if stem is not None and stem.shape[1] == 3 and own["conv1.weight"].shape[1] == 1:
-        state["conv1.weight"] = stem.sum(dim=1, keepdim=True)
-    if any(name in state and state[name].shape != own[name].shape for name in ("fc.weight", "fc.bias")):
-        state |= {name: own[name] for name in ("fc.weight", "fc.bias")}
+    """Copy a file's tensors into a network of another stem, last layer or number of dimensions."""
+    known, own, state = _BACKBONES[_name_backbone(network)], network.state_dict(), dict(state)
+    if isinstance(network, I3DResNet50) and "conv1.weight" in state:
+        state = inflate_resnet50(state)
+    stem, kernel = f"{known.stem}.weight", state.get(f"{known.stem}.weight")
+    if kernel is not None and kernel.shape[1] == 3 and own[stem].shape[1] == 1:
+        state[stem] = kernel.sum(dim=1, keepdim=True)
+    last = [f"{known.last}.{parameter}" for parameter in ("weight", "bias")]
+    if any(name in state and state[name].shape != own[name].shape for name in last):
+        state |= {name: own[name] for name in last}
     counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
     _load_strictly(network, counters | state, path)  # files from before torch 0.4 have no counters
 
