@@ -146,8 +146,9 @@ def run_train(options: argparse.Namespace) -> None:
     """``lusbio train``, with and without ``--final``."""
     from lusbio.cohorts.sources import load_cohort
     from lusbio.execution import execute_many
+    from lusbio.grid import OTHER_BACKBONE, USUAL_BACKBONE, list_grid
     from lusbio.models.weights import find_initial_weights
-    from lusbio.runs import list_specs, prepare_cohort
+    from lusbio.runs import prepare_cohort
     from lusbio.scoring import default_model_folder, train_final
 
     if options.out and not options.final:
@@ -162,7 +163,9 @@ def run_train(options: argparse.Namespace) -> None:
         train_final(prepared, folder, weights.name)
         print(folder)
         return
-    for run in execute_many(list_specs(prepared, weights.name), prepared, options.jobs):
+    other = find_initial_weights(profile.initial_weights, OTHER_BACKBONE)
+    specs = list_grid(prepared, {USUAL_BACKBONE: weights.name, OTHER_BACKBONE: other.name})
+    for run in execute_many(specs, prepared, options.jobs):
         print(run.folder)
 
 

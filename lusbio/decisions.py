@@ -1,31 +1,30 @@
 """From finished runs to decisions on patients nobody trained on: the rows of the paper's tables.
 
-An end-to-end network decides by itself; experts decide from what a network hands over, its 512-d
-features or its 38 biomarkers. Both come out as the same thing, ``Decisions``.
+An end-to-end network decides by itself; experts decide from *evidence*: what a network hands over, its
+features or its 38 biomarkers, or what raters saw. Both come out as the same thing, ``Decisions``.
 """
 
+import hashlib
+import json
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from lusbio.evidence import END_TO_END, MAJORITY, PRETRAINED, SHUFFLED, Evidence, handed_over, take_evidence
 from lusbio.experts import EXPERT_NAMES, Expert, fit_expert
-from lusbio.files import code_fingerprint, write_csv
-from lusbio.labels import BIOMARKER_TASK, encode_task
+from lusbio.files import code_fingerprint, write_csv, write_json
+from lusbio.labels import classes_of, encode_task, keep_share
 from lusbio.runs import PreparedCohort, Run, check_same_videos
-from lusbio.vocabulary import TASKS
-
-END_TO_END = "end_to_end"
-"""Features of a network trained for the task itself (Table 1's name for the rows)."""
-
-BIOMARKERS = "biomarkers"
-"""The 38 probabilities of a biomarker network."""
 
 NETWORK = "E2E"
 """Classifier name of a network that decides by itself."""
+
+ANCHOR_EXPERT = "RF"
+"""The expert of the anchors; named beforehand, not chosen. (Engineering choice.)"""
 
 
 @dataclass(frozen=True)
@@ -33,14 +32,21 @@ class FoldResult:
     """What one run decided on the videos of a split with a known label.
 
     Attributes:
+        rows: Rows of the cohort's table, int64 (V,).
         labels: Class indices, int64 (V,).
         probabilities: float64 (V, K).
         groups: Group of each video, (V,), text.
     """
 
+    rows: np.ndarray
     labels: np.ndarray
     probabilities: np.ndarray
     groups: np.ndarray
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right decisions, in [0, 1]."""
+        return float(np.mean(self.probabilities.argmax(1) == self.labels))
 
 
 @dataclass(frozen=True)
@@ -48,22 +54,31 @@ class Decisions:
     """One row of Table 1: one way to decide one task, over all runs.
 
     Attributes:
-        features: ``"end_to_end"`` or ``"biomarkers"``: what is decided from.
+        features: What is decided from, e.g. ``"end_to_end"`` or ``"biomarkers"``.
         classifier: ``"E2E"`` or one of ``EXPERT_NAMES``.
-        task: A key of ``TASKS``.
-        folds: One entry per run.
-        validation_accuracy: Mean over runs, in [0, 1]; the only thing a row may be chosen by.
+        task: A key of ``TASKS``, or a task of one's own.
+        folds: Of the test videos, one entry per run.
+        validated: Of the validation videos, one entry per run; the only thing to choose a row or a threshold by.
+        minutes: Mean per run, of training what decides here: a network, or an expert without its network.
+        classes: Names of the K classes.
     """
 
     features: str
     classifier: str
     task: str
     folds: tuple[FoldResult, ...]
-    validation_accuracy: float
+    validated: tuple[FoldResult, ...]
+    minutes: float
+    classes: tuple[str, ...]
+
+    @property
+    def validation_accuracy(self) -> float:
+        """Mean over runs, in [0, 1]."""
+        return float(np.mean([fold.accuracy for fold in self.validated]))
 
 
 def decide_end_to_end(runs: Sequence[Run], prepared: PreparedCohort) -> Decisions:
-    """The decisions of end-to-end networks.
+    """The decisions of networks trained for a task.
 
     Args:
         runs: The runs of one task, one per fold.
@@ -72,102 +87,192 @@ def decide_end_to_end(runs: Sequence[Run], prepared: PreparedCohort) -> Decision
     Returns:
         One row's decisions.
     """
-    task = runs[0].spec.task
-    return _decisions(END_TO_END, NETWORK, task, [(run, run.probabilities) for run in runs], prepared)
+    features = PRETRAINED if runs[0].spec.starts_from else END_TO_END
+    minutes = float(np.mean([run.minutes for run in runs]))
+    decided = [run.probabilities for run in runs]
+    return _decisions(features, NETWORK, runs[0].spec.task, runs, decided, prepared, minutes)
 
 
 def decide_with_experts(
-    runs: Sequence[Run], task: str, prepared: PreparedCohort, jobs: int = 1
+    given: Sequence[Run] | Evidence,
+    task: str,
+    prepared: PreparedCohort,
+    jobs: int = 1,
+    *,
+    experts: Sequence[str] = EXPERT_NAMES,
+    label_share: float = 1.0,
+    shuffled: bool = False,
 ) -> list[Decisions]:
-    """Fit all experts on what each run hands over and let them decide a task.
+    """Fit experts on evidence and let them decide a task.
 
-    Experts see the training videos of the run, are chosen on its validation videos and decide on
+    Experts see the training videos of each run, are chosen on its validation videos and decide on
     its test videos. What was fitted before with the same code and data is read back.
 
     Args:
-        runs: Biomarker runs (38 probabilities) or end-to-end runs (512-d features), one per fold.
-        task: A key of ``TASKS``.
+        given: Runs whose features or biomarkers are handed over, one per fold, or other evidence.
+        task: A key of ``TASKS``, or a task of one's own.
         prepared: The cohort they are about.
-        jobs: Runs at a time.
+        jobs: Fits at a time.
+        experts: Which of ``EXPERT_NAMES``.
+        label_share: Share of the training patients whose labels are used, see ``labels.keep_share``.
+        shuffled: Deal the training and validation labels anew among the videos: what is then found is chance.
 
     Returns:
-        One row's decisions per expert, in the order of ``EXPERT_NAMES``.
+        One row's decisions per expert.
     """
     import joblib
 
+    evidence = given if isinstance(given, Evidence) else take_evidence(given, task)
+    work = [(name, k) for name in experts for k in range(len(evidence.runs))]
     with joblib.parallel_config("loky", inner_max_num_threads=1):
-        tables = joblib.Parallel(n_jobs=jobs)(
-            joblib.delayed(_expert_table)(run, task, prepared) for run in runs
+        done = joblib.Parallel(n_jobs=jobs)(
+            joblib.delayed(_expert_decides)(name, evidence, k, task, prepared, label_share, shuffled)
+            for name, k in work
         )
-    features = BIOMARKERS if runs[0].spec.task == BIOMARKER_TASK else END_TO_END
+    results = dict(zip(work, done, strict=True))
+    features = SHUFFLED if shuffled else evidence.features
     rows = []
-    for name in EXPERT_NAMES:
-        decided = [_probabilities(table[table["expert"] == name]) for table in tables]
-        rows.append(_decisions(features, name, task, list(zip(runs, decided, strict=True)), prepared))
+    for name in experts:
+        decided, minutes = zip(*(results[name, k] for k in range(len(evidence.runs))), strict=True)
+        rows.append(
+            _decisions(features, name, task, evidence.runs, decided, prepared, float(np.mean(minutes)))
+        )
     return rows
+
+
+def decide_by_majority(runs: Sequence[Run], task: str, prepared: PreparedCohort) -> Decisions:
+    """Everybody gets the class frequencies of the training videos: what a table's numbers are worth.
+
+    Args:
+        runs: Runs whose splits are followed.
+        task: A key of ``TASKS``, or a task of one's own.
+        prepared: The cohort they are about.
+
+    Returns:
+        One row's decisions.
+    """
+    labels, n_classes = encode_task(prepared.cohort.table, task), len(classes_of(prepared.cohort.table, task))
+    decided = []
+    for run in runs:
+        counts = np.bincount(labels[(run.splits == "train") & (labels >= 0)], minlength=n_classes)
+        decided.append(np.tile(counts / counts.sum(), (len(labels), 1)))
+    return _decisions(MAJORITY, "—", task, runs, decided, prepared, 0.0)
+
+
+def choose_by_validation(rows: Sequence[Decisions]) -> Decisions:
+    """Fold by fold, the decisions of the row that validated best there; of equally good ones the first.
+
+    Args:
+        rows: Ways to decide one task, with the same runs' splits.
+
+    Returns:
+        One row; its classifier names the choice of each fold.
+    """
+    best = [
+        max(rows, key=lambda row: row.validated[k].accuracy)  # noqa: B023 (used at once)
+        for k in range(len(rows[0].folds))
+    ]
+    return replace(
+        rows[0],
+        classifier=" / ".join(row.classifier for row in best),
+        folds=tuple(row.folds[k] for k, row in enumerate(best)),
+        validated=tuple(row.validated[k] for k, row in enumerate(best)),
+        minutes=float(np.mean([row.minutes for row in best])),
+    )
+
+
+def fit_experts(
+    run: Run, task: str, prepared: PreparedCohort, experts: Sequence[str] = EXPERT_NAMES
+) -> list[Expert]:
+    """Fit experts on what a run hands over, on its training videos, each chosen on its validation videos.
+
+    Args:
+        run: A biomarker run or an end-to-end run.
+        task: A key of ``TASKS``, or a task of one's own.
+        prepared: The cohort it is about.
+        experts: Which of ``EXPERT_NAMES``.
+
+    Returns:
+        One expert per name, in this order.
+    """
+    check_same_videos(run, prepared)
+    labels = encode_task(prepared.cohort.table, task)
+    return [_fit(name, run, handed_over(run), labels, task, prepared) for name in experts]
+
+
+def _fit(
+    name: str, run: Run, values: np.ndarray, labels: np.ndarray, task: str, prepared: PreparedCohort
+) -> Expert:
+    table = prepared.cohort.table
+    groups, n_classes = table["group_id"].to_numpy(), len(classes_of(table, task))
+    train, val = ((run.splits == split) & (labels >= 0) for split in ("train", "val"))
+    known = (values[train], labels[train], groups[train], values[val], labels[val])
+    return fit_expert(name, *known, n_classes=n_classes, seed=run.spec.seed)
+
+
+def _expert_decides(
+    name: str,
+    evidence: Evidence,
+    k: int,
+    task: str,
+    prepared: PreparedCohort,
+    label_share: float,
+    shuffled: bool,
+) -> tuple[np.ndarray, float]:
+    """Probabilities for all videos (V, K) and the minutes of fitting; kept in the folder of run ``k``."""
+    run, values = evidence.runs[k], evidence.values[k]
+    check_same_videos(run, prepared)
+    labels = _labels_to_learn(run, task, prepared, label_share, shuffled)
+    content = hashlib.sha256(np.ascontiguousarray(values).tobytes() + labels.tobytes()).hexdigest()
+    code = code_fingerprint("decisions.py", "experts.py", "labels.py", "splits.py")
+    known = json.dumps([content, code, version("scikit-learn"), classes_of(prepared.cohort.table, task)])
+    features = SHUFFLED if shuffled else evidence.features
+    kind = features if label_share == 1 else f"{features}_share_{label_share:g}"
+    stem = f"{kind}-{task}-{name.replace(' ', '_')}-{hashlib.sha256(known.encode()).hexdigest()[:12]}"
+    path, timing = run.folder / "experts" / f"{stem}.csv", run.folder / "experts" / f"{stem}.timing.json"
+    if not path.exists():
+        began = time.perf_counter()
+        probabilities = _fit(name, run, values, labels, task, prepared).predict_probabilities(values)
+        write_json({"seconds": round(time.perf_counter() - began, 3)}, timing)
+        table = pd.DataFrame({"video_id": run.predictions["video_id"]})
+        table[[f"p_{k}" for k in range(probabilities.shape[1])]] = probabilities
+        write_csv(table, path)
+    decided = pd.read_csv(path, dtype={"video_id": str}).drop(columns="video_id").to_numpy(np.float64)
+    return decided, json.loads(timing.read_text(encoding="utf-8"))["seconds"] / 60
+
+
+def _labels_to_learn(
+    run: Run, task: str, prepared: PreparedCohort, label_share: float, shuffled: bool
+) -> np.ndarray:
+    """Class indices of all videos, int64 (V,); -1 for training videos whose label is not used."""
+    table = prepared.cohort.table
+    labels = encode_task(table, task)
+    if label_share < 1:
+        training = np.flatnonzero((run.splits == "train") & (labels >= 0))
+        labels[np.setdiff1d(training, keep_share(table, training, label_share, run.spec.seed))] = -1
+    if shuffled:
+        for split in ("train", "val"):
+            rows = np.flatnonzero((run.splits == split) & (labels >= 0))
+            labels[rows] = np.random.default_rng([run.spec.seed, run.spec.fold]).permutation(labels[rows])
+    return labels
 
 
 def _decisions(
     features: str,
     classifier: str,
     task: str,
-    decided: Sequence[tuple[Run, np.ndarray]],
+    runs: Sequence[Run],
+    decided: Sequence[np.ndarray],
     prepared: PreparedCohort,
+    minutes: float,
 ) -> Decisions:
-    folds = tuple(_known(probabilities, run, "test", task, prepared) for run, probabilities in decided)
-    validated = [_known(probabilities, run, "val", task, prepared) for run, probabilities in decided]
-    accuracy = np.mean([np.mean(fold.probabilities.argmax(1) == fold.labels) for fold in validated])
-    return Decisions(features, classifier, task, folds, float(accuracy))
-
-
-def handed_over(run: Run) -> np.ndarray:
-    """What experts see of a run: biomarkers float64 (V, 38), or features float64 (V, 512)."""
-    if run.spec.task == BIOMARKER_TASK:
-        return fill_masked(run.biomarkers)
-    return run.features.astype(np.float64)
-
-
-def fill_masked(biomarkers: np.ndarray) -> np.ndarray:
-    """Biomarkers (V, 38) with 0.5 in place of NaN: what was never learnt must not tell videos apart."""
-    return np.nan_to_num(biomarkers, nan=0.5)
-
-
-def fit_experts(run: Run, task: str, prepared: PreparedCohort) -> list[Expert]:
-    """Fit all experts on what a run hands over, on its training videos, each chosen on its validation videos.
-
-    Args:
-        run: A biomarker run or an end-to-end run.
-        task: A key of ``TASKS``.
-        prepared: The cohort it is about.
-
-    Returns:
-        One expert per name in ``EXPERT_NAMES``, in this order.
-    """
-    check_same_videos(run, prepared)
-    features, labels = handed_over(run), encode_task(prepared.cohort.table, task)
-    groups, n_classes = prepared.cohort.table["group_id"].to_numpy(), len(TASKS[task].classes)
-    train, val = ((run.splits == split) & (labels >= 0) for split in ("train", "val"))
-    known = (features[train], labels[train], groups[train], features[val], labels[val])
-    return [fit_expert(name, *known, n_classes=n_classes, seed=run.spec.seed) for name in EXPERT_NAMES]
-
-
-def _expert_table(run: Run, task: str, prepared: PreparedCohort) -> pd.DataFrame:
-    """Predictions of all experts for all videos, kept in the run's folder: ``expert, video_id, p_0 ...``."""
-    code = code_fingerprint("decisions.py", "experts.py", "labels.py", "splits.py")
-    path: Path = run.folder / "experts" / f"{task}-{code}-{version('scikit-learn')}.csv"
-    if not path.exists():
-        parts = []
-        for expert in fit_experts(run, task, prepared):
-            probabilities = expert.predict_probabilities(handed_over(run))
-            part = pd.DataFrame({"expert": expert.name, "video_id": run.predictions["video_id"]})
-            part[[f"p_{k}" for k in range(probabilities.shape[1])]] = probabilities
-            parts.append(part)
-        write_csv(pd.concat(parts), path)
-    return pd.read_csv(path, dtype={"video_id": str})
-
-
-def _probabilities(table: pd.DataFrame) -> np.ndarray:
-    return table.filter(regex=r"^p_\d+$").to_numpy(np.float64)
+    pairs = list(zip(runs, decided, strict=True))
+    tested, validated = (
+        tuple(_known(probabilities, run, split, task, prepared) for run, probabilities in pairs)
+        for split in ("test", "val")
+    )
+    classes = classes_of(prepared.cohort.table, task)
+    return Decisions(features, classifier, task, tested, validated, minutes, classes)
 
 
 def _known(
@@ -175,5 +280,6 @@ def _known(
 ) -> FoldResult:
     check_same_videos(run, prepared)
     labels = encode_task(prepared.cohort.table, task)
-    rows = (run.splits == split) & (labels >= 0)
-    return FoldResult(labels[rows], probabilities[rows], prepared.cohort.table["group_id"].to_numpy()[rows])
+    rows = np.flatnonzero((run.splits == split) & (labels >= 0))
+    groups = prepared.cohort.table["group_id"].to_numpy()[rows]
+    return FoldResult(rows, labels[rows], probabilities[rows], groups)

@@ -19,9 +19,16 @@ import pandas as pd
 
 from lusbio.errors import LusbioError
 from lusbio.files import atomic_path, code_fingerprint, write_csv, write_json
-from lusbio.labels import BIOMARKER_TASK, repeat_rare, select_rows
-from lusbio.runs import TRAINING_CODE, PreparedCohort, Run, RunSpec, find_runs, is_finished, runs_folder
-from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
+from lusbio.runs import (
+    TRAINING_CODE,
+    PreparedCohort,
+    Run,
+    RunSpec,
+    describe_spec,
+    find_runs,
+    is_finished,
+    runs_folder,
+)
 
 
 def execute_many(
@@ -43,7 +50,8 @@ def execute_many(
     """
     import joblib
 
-    todo = [spec for spec in dict.fromkeys(specs) if not is_finished(runs_folder() / spec.run_id)]
+    waves = in_waves([spec for spec in specs if not is_finished(runs_folder() / spec.run_id)])
+    todo = [spec for wave in waves for spec in wave]
     say(f"{len(specs)} runs, {len(todo)} to train, {min(jobs, max(1, len(todo)))} at a time, one thread each")
     with (
         _follow_logs(todo, say),
@@ -52,27 +60,31 @@ def execute_many(
     ):
         # joblib replaces workers whose memory has grown, which is what a training does to them.
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
-        joblib.Parallel(n_jobs=jobs)(joblib.delayed(execute)(spec, prepared) for spec in todo)
+        for wave in waves:
+            joblib.Parallel(n_jobs=jobs)(joblib.delayed(execute)(spec, prepared) for spec in wave)
     return find_runs(specs)
 
 
 @contextlib.contextmanager
 def _follow_logs(specs: Sequence[RunSpec], say: Callable[[str], None]) -> Iterator[None]:
     """Say what the runs write to their logs while the block lasts, wherever they are computed."""
-    logs = {spec: runs_folder() / spec.run_id / "log.txt" for spec in specs}
-    position = {spec: log.stat().st_size if log.exists() else 0 for spec, log in logs.items()}
+    names = [describe_spec(spec) for spec in specs]
+    logs = [runs_folder() / spec.run_id / "log.txt" for spec in specs]
+    positions = [log.stat().st_size if log.exists() else 0 for log in logs]
+    clock = GridClock(sum(_cost(spec) * spec.training.epochs for spec in specs))
     finished = threading.Event()
 
     def say_news() -> None:
-        for number, (spec, log) in enumerate(logs.items(), 1):
-            if log.exists() and log.stat().st_size > position[spec]:
+        for number, (spec, name, log) in enumerate(zip(specs, names, logs, strict=True)):
+            if log.exists() and log.stat().st_size > positions[number]:
                 with log.open("rb") as file:
-                    file.seek(position[spec])
+                    file.seek(positions[number])
                     news = file.read()
                 news = news[: news.rfind(b"\n") + 1]  # the last line may still be being written
-                position[spec] += len(news)
+                positions[number] += len(news)
                 for line in news.decode().splitlines():
-                    say(f"[run {number}/{len(logs)}] {spec.task} fold {spec.fold}: {line}")
+                    left = clock.after(_cost(spec)) if line.startswith("epoch ") else ""
+                    say(f"[run {number + 1}/{len(logs)}] {name}: {line}{left}")
 
     def follow() -> None:
         while not finished.wait(0.5):
@@ -86,6 +98,48 @@ def _follow_logs(specs: Sequence[RunSpec], say: Callable[[str], None]) -> Iterat
         finished.set()
         thread.join()
         say_news()
+
+
+def _cost(spec: RunSpec) -> float:
+    """What an epoch of a run costs beside one of the usual network, roughly: only for telling how long it takes."""
+    return 1.0 if spec.backbone == "tsm_resnet18" else 2.1
+
+
+def in_waves(specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
+    """Specs in groups that can be trained one after the other: a run comes after the run it starts from.
+
+    Args:
+        specs: Any.
+
+    Returns:
+        The distinct specs; first those that start from no other run of the list.
+    """
+    distinct = list(dict.fromkeys(specs))
+    ids = {spec.run_id for spec in distinct}
+    waves = [[], []]
+    for spec in distinct:
+        waves[spec.starts_from in ids].append(spec)
+    return [wave for wave in waves if wave]
+
+
+class GridClock:
+    """How much of several trainings is done, and how long the rest will take at the pace so far.
+
+    Args:
+        total: Work to do, in any unit.
+    """
+
+    def __init__(self, total: float):
+        self.total = total
+        self.done = 0.0
+        self.started = time.monotonic()
+
+    def after(self, work: float) -> str:
+        """Count some work as done and say, for the end of a line, how far all of it is."""
+        self.done += work
+        minutes = (time.monotonic() - self.started) / 60 * (self.total - self.done) / self.done
+        left = "less than a minute" if minutes < 1 else f"about {minutes:.0f} min"
+        return f"  · all runs: {self.done / self.total:.0%} done, {left} left"
 
 
 def execute(spec: RunSpec, prepared: PreparedCohort) -> Path:
@@ -104,10 +158,9 @@ def execute(spec: RunSpec, prepared: PreparedCohort) -> Path:
     import filelock
 
     folder = runs_folder() / spec.run_id
-    if spec.data != prepared.data:
-        raise LusbioError(
-            f"run {spec.run_id} is about data {spec.data}, the cohort at hand is {prepared.data}"
-        )
+    data = prepared.data_of(spec.task)
+    if spec.data != data:
+        raise LusbioError(f"run {spec.run_id} is about data {spec.data}, the cohort at hand is {data}")
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / ".lock"):
         if not is_finished(folder):
@@ -116,7 +169,7 @@ def execute(spec: RunSpec, prepared: PreparedCohort) -> Path:
 
 
 def _train(spec: RunSpec, prepared: PreparedCohort, folder: Path) -> None:
-    from lusbio import training  # torch and Lightning take seconds to import; tables need neither
+    from lusbio import assembly, training  # torch and Lightning take seconds to import; tables need neither
     from lusbio.progress import EpochLog
 
     def say(line: str) -> None:
@@ -125,8 +178,8 @@ def _train(spec: RunSpec, prepared: PreparedCohort, folder: Path) -> None:
 
     with training.one_thread():
         device = training.choose_device()
-        rows, targets, masked = select_rows(prepared.cohort.table, prepared.splits(spec.fold), spec.task)
-        module, data, origin = _build(spec, prepared, rows, targets)
+        rows, targets, masked = assembly.choose_rows(spec, prepared)
+        module, data, origin = assembly.assemble(spec, prepared, rows, targets)
         say(f"{len(rows['train'])} videos to train on, {len(rows['val'])} to validate on; {origin}")
         log = EpochLog(folder / "log.csv", say)
         best = training.fit(module, data, folder, device=device, callbacks=[log])
@@ -149,38 +202,6 @@ def _train(spec: RunSpec, prepared: PreparedCohort, folder: Path) -> None:
     }  # fmt: skip
     write_json(info, folder / "run.json")
     training.remove_checkpoints(folder)
-
-
-def _build(spec: RunSpec, prepared: PreparedCohort, rows: dict[str, np.ndarray], targets: np.ndarray):
-    """The module with its initial weights, the clips, and a line that says where the weights are from."""
-    import torch
-
-    from lusbio import clips, training
-    from lusbio.models.tsm import TSMResNet18
-    from lusbio.models.weights import load_initial_weights
-
-    settings, table = spec.training, prepared.cohort.table
-    multilabel = spec.task == BIOMARKER_TASK
-    n_outputs = len(BIOMARKER_NAMES) if multilabel else len(TASKS[spec.task].classes)
-    torch.manual_seed(spec.seed)
-    network = TSMResNet18(n_outputs, settings.frames)
-    origin = load_initial_weights(network, spec.initial_weights)
-    repeated = repeat_rare(table, rows["train"], spec.task, spec.seed)
-    dataset = clips.ClipDataset(prepared.videos, torch.from_numpy(targets), settings.frames)
-    data = clips.ClipDataModule(
-        dataset,
-        repeated,
-        rows["val"],
-        clips_per_epoch=settings.clips_per_epoch,
-        batch_size=settings.batch_size,
-        validation_clips=settings.validation_clips,
-        seed=spec.seed,
-    )
-    steps = len(data.train_dataloader())
-    module = training.VideoModule(
-        network, multilabel=multilabel, settings=settings, steps_per_epoch=steps, seed=spec.seed
-    )
-    return module, data, origin
 
 
 def _predict_all(module, data, prepared: PreparedCohort, spec: RunSpec, folder: Path, device) -> pd.DataFrame:

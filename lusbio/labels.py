@@ -21,9 +21,47 @@ def encode_task(table: pd.DataFrame, task: str) -> np.ndarray:
         task: A key of ``TASKS``.
 
     Returns:
-        int64 (V,): the position of the class in ``TASKS[task].classes``, -1 where unknown.
+        int64 (V,): the position of the class in ``classes_of(table, task)``, -1 where unknown.
     """
-    return pd.Categorical(table[task], categories=list(TASKS[task].classes)).codes.astype(np.int64)
+    return pd.Categorical(table[task], categories=list(classes_of(table, task))).codes.astype(np.int64)
+
+
+def classes_of(table: pd.DataFrame, task: str) -> tuple[str, ...]:
+    """The classes of a task, in order.
+
+    Args:
+        table: A cohort's table.
+        task: A key of ``TASKS``, or a column of type category: a task of one's own.
+
+    Returns:
+        Class names.
+
+    Raises:
+        LusbioError: If it is neither; names the possible ones.
+    """
+    if task in TASKS:
+        return TASKS[task].classes
+    if task in table and isinstance(table[task].dtype, pd.CategoricalDtype):
+        return tuple(map(str, table[task].cat.categories))
+    raise LusbioError(f"task {task!r} is not one of {', '.join(TASKS)}, nor was it added with `with_task`")
+
+
+def keep_share(table: pd.DataFrame, rows: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Some of the patients of a training set; a smaller share is part of every larger one.
+
+    Args:
+        table: A cohort's table.
+        rows: Rows to choose from, int64.
+        share: Of the groups, above 0, at most 1; rounded up.
+        seed: Decides the order in which groups are taken.
+
+    Returns:
+        The rows of the groups that are kept, int64, in order.
+    """
+    of_row = table["group_id"].iloc[rows].to_numpy()
+    groups = np.unique(of_row)
+    order = np.random.default_rng([seed, len(groups)]).permutation(groups)
+    return rows[np.isin(of_row, order[: int(np.ceil(share * len(groups)))])]
 
 
 def select_rows(

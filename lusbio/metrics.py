@@ -130,6 +130,90 @@ def _one_vs_one_auc(labels: np.ndarray, probabilities: np.ndarray, present: np.n
     return float(roc_auc_score(labels, kept, multi_class="ovo", average="weighted"))
 
 
+def choose_threshold(positive: np.ndarray, scores: np.ndarray) -> float:
+    """The score above which to say yes, so that sensitivity + specificity is largest (Youden's J).
+
+    Halfway between two scores, so that neither of the videos that it separates lies on it. Of equally
+    good ones the highest.
+
+    Args:
+        positive: Which validation videos are positive, shape (V,), bool.
+        scores: Their probability of being positive, shape (V,), in [0, 1].
+
+    Returns:
+        The threshold; 0.5 where all videos are positive or none is, since nothing can be chosen then.
+
+    Source:
+        Youden 1950, "Index for rating diagnostic tests".
+
+    Example:
+        >>> choose_threshold(np.array([False, False, True]), np.array([0.1, 0.2, 0.3]))
+        0.25
+    """
+    if positive.all() or not positive.any():
+        return 0.5
+    levels = np.unique(scores)[::-1]  # highest first
+    says_yes = scores >= levels[:, None]
+    youden = says_yes[:, positive].mean(axis=1) - says_yes[:, ~positive].mean(axis=1)
+    best = int(np.argmax(youden))
+    return float(levels[best : best + 2].mean())
+
+
+def brier_scores(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Squared distance of the probabilities from what came true, video by video.
+
+    Args:
+        labels: Shape (V,), integer, 0 to K-1.
+        probabilities: Shape (V, K), rows that sum to 1.
+
+    Returns:
+        float64 (V,): 0 where the true class had all the probability, 2 where a wrong one had it.
+
+    Source:
+        Brier 1950, "Verification of forecasts expressed in terms of probability", in its multi-class form.
+    """
+    came_true = labels[:, None] == np.arange(probabilities.shape[1])
+    return ((probabilities - came_true) ** 2).sum(axis=1)
+
+
+CALIBRATION_BINS = 5
+"""Bins of about as many videos each, behind reliability curves. (Engineering choice.)"""
+
+
+def bin_equally(values: np.ndarray, n_bins: int = CALIBRATION_BINS) -> np.ndarray:
+    """Sort values into bins of about as many each; equal values share a bin.
+
+    Args:
+        values: Shape (V,).
+        n_bins: Most bins; there are fewer where many values are equal.
+
+    Returns:
+        Bin of each value, int64 (V,), 0-based without gaps, ascending with the value.
+    """
+    edges = np.quantile(values, np.arange(1, n_bins) / n_bins)
+    return np.unique(np.digitize(values, edges), return_inverse=True)[1]
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray, n_bins: int = CALIBRATION_BINS) -> float:
+    """How far confidence is from the share that is right, in bins of equal count, on average over videos.
+
+    Args:
+        confidence: Probability of the decided class, shape (V,).
+        right: Whether it was the true one, shape (V,), bool.
+        n_bins: See ``bin_equally``.
+
+    Returns:
+        In [0, 1]. Never 0 in practice, even for a perfect forecaster: bins are small, and chance alone
+        moves their shares.
+
+    Source:
+        Naeini et al. 2015 ("expected calibration error"), with bins of equal count.
+    """
+    bins = bin_equally(confidence, n_bins)
+    gaps = np.bincount(bins, weights=confidence - right)
+    return float(np.abs(gaps).sum() / len(right))
+
+
 def check_biomarker_predictions(labels: np.ndarray, probabilities: np.ndarray) -> None:
     """Raise unless labels and probabilities of biomarkers belong together.
 

@@ -1,6 +1,6 @@
 """How big: ``smoke`` for tests, ``laptop`` for two cores, ``paper`` for the published settings."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ class Profile:
         video_size: Height and width of its videos in pixels.
         video_frames: Fewest and most frames of its videos.
         bootstrap_draws: Draws of patients behind every interval.
+        label_fractions: Shares of the task labels, below 1, with which label efficiency is measured.
+        label_folds: In how many of the run folds.
+        backbone_training: Of the other backbone (Table 6).
+        backbone_tasks: What it is trained for: ``"biomarkers"`` and names of tasks.
+        backbone_folds: In how many of the run folds.
         label_cohorts: Cohorts of labels behind the simulator's table of targets.
     """
 
@@ -54,21 +59,38 @@ class Profile:
     video_size: int
     video_frames: tuple[int, int]
     bootstrap_draws: int
+    label_fractions: tuple[float, ...]
+    label_folds: int
+    backbone_training: TrainingSettings
+    backbone_tasks: tuple[str, ...]
+    backbone_folds: int
     label_cohorts: int
 
 
 _SMOKE = TrainingSettings(4, 32, 1, 24, 8, 1e-3, "one_cycle", 1, 1)
-_LAPTOP = TrainingSettings(8, 64, 10, 320, 8, 1e-3, "one_cycle", 1, 2)
+_LAPTOP = TrainingSettings(8, 64, 12, 320, 8, 1e-3, "one_cycle", 1, 2)
 _PAPER = TrainingSettings(15, 224, 100, None, 4, 1e-4, "plateau", 4, 4)
 
 PROFILES: dict[str, Profile] = {
     profile.name: profile
     for profile in (
-        Profile("smoke", _SMOKE, "scratch", 24, 64, (12, 16), 50, 2),
-        Profile("laptop", _LAPTOP, "imagenet", 189, 96, (24, 40), 1000, 20),
-        Profile("paper", _PAPER, "imagenet", 189, 224, (60, 150), 1000, 20),
+        Profile(
+            "smoke", _SMOKE, "scratch", patients=24, video_size=64, video_frames=(12, 16), bootstrap_draws=50,
+            label_fractions=(0.5,), label_folds=1, backbone_training=replace(_SMOKE, clips_per_epoch=8),
+            backbone_tasks=("biomarkers", "lung_severity"), backbone_folds=1, label_cohorts=2,
+        ),
+        Profile(
+            "laptop", _LAPTOP, "imagenet", patients=189, video_size=96, video_frames=(24, 40), bootstrap_draws=1000,
+            label_fractions=(0.125, 0.25, 0.5), label_folds=1, backbone_training=replace(_LAPTOP, epochs=4),
+            backbone_tasks=("biomarkers", "lung_severity"), backbone_folds=1, label_cohorts=20,
+        ),
+        Profile(
+            "paper", _PAPER, "imagenet", patients=189, video_size=224, video_frames=(60, 150), bootstrap_draws=1000,
+            label_fractions=(0.125, 0.25, 0.5), label_folds=5, backbone_training=_PAPER,
+            backbone_tasks=("biomarkers", "lung_severity", "sf_ratio", "disease"), backbone_folds=5, label_cohorts=20,
+        ),
     )
-}
+}  # fmt: skip
 """All profiles by name. Source of ``paper``: Gare et al. 2022, Section 3; the others are
 engineering choices sized for two cores."""
 

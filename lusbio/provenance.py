@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lusbio import __version__, paths
+from lusbio.labels import BIOMARKER_TASK
 from lusbio.profiles import Profile
-from lusbio.runs import PreparedCohort, Run
+from lusbio.runs import PreparedCohort, Run, RunSpec
 
 
 def describe_origin(prepared: PreparedCohort, runs: Sequence[Run]) -> str:
@@ -28,7 +29,7 @@ def describe_origin(prepared: PreparedCohort, runs: Sequence[Run]) -> str:
     parts = [
         f"{kind}, cohort `{prepared.cohort.name}` ({size})",
         f"profile `{prepared.profile.name}`",
-        *sorted({f"initial weights: {run.spec.initial_weights}" for run in runs}),
+        *sorted({f"initial weights: {run.spec.initial_weights}" for run in runs if not run.spec.starts_from}),
         *sorted({f"{run.info['device']} ({run.info['precision']})" for run in runs}),
         f"commit `{find_commit()}`",
     ]
@@ -74,7 +75,9 @@ def describe_runs(prepared: PreparedCohort, runs: Sequence[Run]) -> tuple[dict, 
         "commit": find_commit(),
         "devices": sorted({run.info["device"] for run in runs}),
         "precision": sorted({run.info["precision"] for run in runs}),
-        "initial_weights": sorted({run.spec.initial_weights for run in runs}),
+        "initial_weights": {
+            run.spec.backbone: run.spec.initial_weights for run in runs if not run.spec.starts_from
+        },
         "seeds": sorted({run.spec.seed for run in runs}),
         "versions": runs[0].info["versions"],
         "runs": {
@@ -84,6 +87,7 @@ def describe_runs(prepared: PreparedCohort, runs: Sequence[Run]) -> tuple[dict, 
     minutes = [
         {
             "run": run.folder.name,
+            "kind": describe_kind(run.spec),
             "task": run.spec.task,
             "fold": run.spec.fold,
             "minutes": round(run.minutes, 3),
@@ -93,24 +97,38 @@ def describe_runs(prepared: PreparedCohort, runs: Sequence[Run]) -> tuple[dict, 
     return described, {"minutes": round(sum(run.minutes for run in runs), 2), "runs": minutes}
 
 
-def settle_initial_weights(folder: Path, profile: Profile) -> str:
+def describe_kind(spec: RunSpec) -> str:
+    """What a run is in the paper, without its task and fold: a row of the list of minutes."""
+    if spec.backbone != "tsm_resnet18":
+        return f"other backbone, {spec.backbone}"
+    if spec.starts_from:
+        return "pretrained on biomarkers"
+    if spec.label_share < 1:
+        return f"{100 * spec.label_share:g} % of the labels"
+    return "biomarker network" if spec.task == BIOMARKER_TASK else "end-to-end"
+
+
+def settle_initial_weights(folder: Path, profile: Profile, backbone: str = "tsm_resnet18") -> str:
     """What the runs behind the tables in a folder started from, so that all notebooks mean the same runs.
 
     Args:
         folder: Figures folder of a profile and cohort.
         profile: The profile.
+        backbone: A key of ``assembly.BACKBONES``.
 
     Returns:
         What ``run.json`` in the folder names; where notebook 02 has not run yet, what can be found
         now. Printed as well.
     """
     described = folder / "run.json"
-    if described.is_file():
-        (name,) = json.loads(described.read_text(encoding="utf-8"))["initial_weights"]
-        print(f"initial weights, as in notebook 02: {name}")
-        return name
+    known = (
+        json.loads(described.read_text(encoding="utf-8"))["initial_weights"] if described.is_file() else {}
+    )
+    if backbone in known:
+        print(f"initial weights, as in notebook 02: {known[backbone]}")
+        return known[backbone]
     from lusbio.models.weights import find_initial_weights
 
-    found = find_initial_weights(profile.initial_weights)
+    found = find_initial_weights(profile.initial_weights, backbone)
     print(found.description)
     return found.name

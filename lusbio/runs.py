@@ -14,16 +14,16 @@ import numpy as np
 import pandas as pd
 
 from lusbio.cohorts.table import Cohort, fingerprint
-from lusbio.errors import LeakageError, LusbioError
+from lusbio.errors import LusbioError
 from lusbio.files import code_fingerprint
-from lusbio.labels import BIOMARKER_TASK, select_rows
+from lusbio.labels import BIOMARKER_TASK, classes_of, encode_task
 from lusbio.paths import build_folder
 from lusbio.profiles import Profile, TrainingSettings
 from lusbio.splits import assign_splits, choose_protocol, make_folds, run_folds
 from lusbio.videos import CachedVideo, FrameCache
-from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
+from lusbio.vocabulary import BIOMARKER_NAMES, TASKS, Task
 
-TRAINING_CODE = ("labels.py", "clips.py", "training.py", "splits.py", "models")
+TRAINING_CODE = ("assembly.py", "labels.py", "clips.py", "training.py", "splits.py", "models")
 """What decides the numbers of a training; see ``files.code_fingerprint``."""
 
 
@@ -39,8 +39,11 @@ class RunSpec:
         cohort: Name of the cohort.
         data: Fingerprint of the cohort's table and videos.
         protocol: ``"paper"``, ``"cross"`` or ``"final"``, see ``lusbio.splits``.
-        initial_weights: ``"scratch"``, or what ``models.weights`` says of the file it found.
-        backbone: The network; there is one so far.
+        outputs: Names of the K outputs: biomarkers, or the classes of the task.
+        initial_weights: ``"scratch"``, what ``models.weights`` says of the file it found, or ``"run:"`` and
+            the ``run_id`` of a run whose network it starts from.
+        backbone: A key of ``assembly.BACKBONES``.
+        label_share: Share of the training patients whose labels are used.
         seed: Seed of initial weights, order, clips, augmentation and dropout.
     """
 
@@ -51,22 +54,41 @@ class RunSpec:
     cohort: str
     data: str
     protocol: str
+    outputs: tuple[str, ...]
     initial_weights: str = "scratch"
     backbone: str = "tsm_resnet18"
+    label_share: float = 1.0
     seed: int = 0
 
     @property
     def run_id(self) -> str:
         """The name of the run's folder, e.g. ``"biomarkers-fold0-3f2a..."``."""
-        outputs = BIOMARKER_NAMES if self.task == BIOMARKER_TASK else TASKS[self.task].classes
-        decisive = {"spec": asdict(self), "code": code_fingerprint(*TRAINING_CODE), "outputs": outputs}
+        decisive = {"spec": asdict(self), "code": code_fingerprint(*TRAINING_CODE)}
         content = json.dumps(decisive, sort_keys=True)
         return f"{self.task}-fold{self.fold}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
     @classmethod
     def from_json(cls, content: dict) -> "RunSpec":
         """The spec that ``run.json`` or a model's card holds."""
-        return cls(**content | {"training": TrainingSettings(**content["training"])})
+        training, outputs = TrainingSettings(**content["training"]), tuple(content["outputs"])
+        return cls(**content | {"training": training, "outputs": outputs})
+
+    @property
+    def starts_from(self) -> str | None:
+        """The ``run_id`` of the run whose network it starts from, if that is what it does."""
+        return self.initial_weights.removeprefix("run:") if self.initial_weights.startswith("run:") else None
+
+
+def describe_spec(spec: RunSpec) -> str:
+    """A run in a few words, for a person at the terminal, e.g. ``"lung_severity fold 0, 25 % of the labels"``."""
+    parts = [f"{spec.task} fold {spec.fold}"]
+    if spec.backbone != "tsm_resnet18":
+        parts.append(spec.backbone)
+    if spec.starts_from:
+        parts.append(f"pretrained on {spec.starts_from.split('-')[0]}")
+    if spec.label_share < 1:
+        parts.append(f"{100 * spec.label_share:g} % of the labels")
+    return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -93,19 +115,59 @@ class PreparedCohort:
         """``train``, ``val`` or ``test`` per row of the table; see ``splits.assign_splits``."""
         return assign_splits(self.cohort.table, self.folds, fold, self.protocol)
 
-    def specs(self, task: str, initial_weights: str = "scratch") -> list[RunSpec]:
+    def specs(self, task: str, initial_weights: str = "scratch", **changes) -> list[RunSpec]:
         """One spec per run fold of the protocol.
 
         Args:
-            task: ``"biomarkers"`` or a key of ``TASKS``.
+            task: ``"biomarkers"``, a key of ``TASKS``, or a task added with ``with_task``.
             initial_weights: See ``RunSpec``.
+            **changes: Other fields of ``RunSpec``, e.g. ``seed=1``.
 
         Returns:
             Specs with this cohort and profile.
         """
-        profile = self.profile
-        known = (profile.name, profile.training, self.cohort.name, self.data, self.protocol, initial_weights)
-        return [RunSpec(task, fold, *known) for fold in run_folds(self.protocol)]
+        profile, data = self.profile, self.data_of(task)
+        outputs = BIOMARKER_NAMES if task == BIOMARKER_TASK else classes_of(self.cohort.table, task)
+        known = (profile.name, profile.training, self.cohort.name, data, self.protocol, outputs)
+        specs = [RunSpec(task, fold, *known, initial_weights) for fold in run_folds(self.protocol)]
+        return [replace(spec, **changes) for spec in specs]
+
+    def with_task(self, task: Task, values: pd.Series) -> "PreparedCohort":
+        """The cohort with one more task; its finished runs stay valid.
+
+        Args:
+            task: Name and classes of the task; its title is what tables show of the name.
+            values: One of the classes per row of the table, NaN where unknown.
+
+        Returns:
+            A cohort whose table has the column ``task.name``.
+
+        Raises:
+            LusbioError: If the table has that column already, or there are other values than the classes.
+        """
+        if task.name in self.cohort.table or task.name == BIOMARKER_TASK:
+            raise LusbioError(
+                f"task {task.name!r}: the cohort's table has that column already, choose another name"
+            )
+        strange = sorted(set(values.dropna().astype(str)) - set(task.classes))
+        if strange:
+            raise LusbioError(
+                f"task {task.name!r}: value {strange[0]!r} is not one of {', '.join(task.classes)}"
+            )
+        column = pd.Categorical(
+            values.where(values.isna(), values.astype(str)), categories=list(task.classes)
+        )
+        table = self.cohort.table.assign(**{task.name: column})
+        return replace(self, cohort=replace(self.cohort, table=table))
+
+    def data_of(self, task: str) -> str:
+        """Fingerprint of what a run for a task learns from: ``data``, and the labels of a task that was added."""
+        if task == BIOMARKER_TASK or task in TASKS:
+            return self.data
+        content = json.dumps(
+            [classes_of(self.cohort.table, task), encode_task(self.cohort.table, task).tolist()]
+        )
+        return f"{self.data}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
 def prepare_cohort(
@@ -137,52 +199,6 @@ def prepare_cohort(
     protocol = protocol or choose_protocol(cohort.table["group_id"].nunique(), cohort.simulated)
     folds = make_folds(cohort.table, protocol)
     return PreparedCohort(cohort, profile, videos, fingerprint(cohort, content), protocol, folds)
-
-
-def find_tasks(prepared: PreparedCohort) -> tuple[list[str], dict[str, str]]:
-    """What a cohort has labels to learn: at least two classes to train on and a label to validate on, in every run.
-
-    Args:
-        prepared: The cohort.
-
-    Returns:
-        ``BIOMARKER_TASK`` and keys of ``TASKS`` that can be learnt, in this order; and for those that
-        cannot, the reason.
-    """
-    learnable, reasons = [], {}
-    for task in (BIOMARKER_TASK, *TASKS):
-        try:
-            for fold in run_folds(prepared.protocol):
-                select_rows(prepared.cohort.table, prepared.splits(fold), task)
-            learnable.append(task)
-        except LeakageError:
-            raise
-        except LusbioError as error:
-            reasons[task] = str(error)
-    return learnable, reasons
-
-
-def list_specs(prepared: PreparedCohort, initial_weights: str) -> list[RunSpec]:
-    """The grid of runs behind the tables: the biomarker network and one network per task, every fold.
-
-    Args:
-        prepared: The cohort.
-        initial_weights: See ``RunSpec``.
-
-    Returns:
-        Specs, biomarkers first; what the cohort has too few labels for is left out.
-
-    Raises:
-        LusbioError: If biomarkers, or all tasks, are among what is left out: there is nothing to compare
-            then. Names the reasons.
-    """
-    learnable, reasons = find_tasks(prepared)
-    if BIOMARKER_TASK not in learnable or len(learnable) < 2:
-        listed = "; ".join(f"{task}: {reason}" for task, reason in reasons.items())
-        raise LusbioError(
-            f"cohort {prepared.cohort.name!r}: the paper needs labels of some biomarkers and of one task. {listed}"
-        )
-    return [spec for task in learnable for spec in prepared.specs(task, initial_weights)]
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,13 @@ import numpy as np
 import pandas as pd
 
 from lusbio.cohorts.folder import videos_below
-from lusbio.decisions import fill_masked, fit_experts, handed_over
+from lusbio.decisions import fit_experts
 from lusbio.errors import CohortError, LusbioError, VideoError
+from lusbio.evidence import fill_masked, handed_over
 from lusbio.execution import execute_many
 from lusbio.experts import Expert, load_expert, save_expert
 from lusbio.files import code_fingerprint, write_json
+from lusbio.grid import OTHER_BACKBONE, find_tasks
 from lusbio.labels import BIOMARKER_TASK, encode_task
 from lusbio.metrics import biomarker_metrics, task_metrics
 from lusbio.paths import build_folder
@@ -29,7 +31,6 @@ from lusbio.runs import (
     PreparedCohort,
     Run,
     RunSpec,
-    find_tasks,
     is_finished,
     labels_of,
     load_run,
@@ -176,6 +177,8 @@ def _find_run() -> Model:
         if info["code"] != code_fingerprint(*TRAINING_CODE):
             continue
         model = Model(folder, RunSpec.from_json(info["spec"]), tuple(info["masked"]), {})
+        if model.spec.backbone == OTHER_BACKBONE:
+            continue
         size = model.settings.frames * model.settings.image_size**2
         candidates.append(((size, -len(model.masked), (folder / "run.json").stat().st_mtime), model))
     if not candidates:
@@ -272,11 +275,11 @@ def find_biomarkers(videos: Sequence[CachedVideo | DecodedVideo], model: Model) 
 
 
 def load_network(model: Model):
-    """The biomarker network of a model, in evaluation mode: a ``TSMResNet18`` with 38 outputs."""
-    from lusbio.models.tsm import TSMResNet18
+    """The biomarker network of a model, in evaluation mode, with 38 outputs."""
+    from lusbio.assembly import make_network
     from lusbio.models.weights import load_weights
 
-    network = TSMResNet18(len(BIOMARKER_NAMES), model.settings.frames)
+    network = make_network(model.spec.backbone, len(model.spec.outputs), model.settings.frames)
     load_weights(network, model.folder / WEIGHTS_FILE)
     return network.eval()
 

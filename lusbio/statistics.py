@@ -18,12 +18,13 @@ from lusbio.metrics import (
     BIOMARKER_METRICS,
     PRESENT_ABOVE,
     TASK_METRICS,
+    brier_scores,
     check_biomarker_predictions,
     check_predictions,
     restrict_probabilities,
 )
 
-Run = tuple[np.ndarray, np.ndarray, np.ndarray]
+Tested = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Labels, probabilities and groups of one run's test videos. For agreement: class indices of one
 rater, class indices of the other, groups."""
 
@@ -102,8 +103,17 @@ def weighted_auc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) 
     return _ratio(won, up.sum(axis=1) * down.sum(axis=1))
 
 
-def _one_vs_one_auc(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The AUC of ``task_metrics``, shape (D,). A class that a draw left out is an absent class in that draw."""
+def weighted_task_auc(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The AUC of ``task_metrics`` for many weightings at once.
+
+    Args:
+        labels: Shape (V,), class indices.
+        probabilities: Shape (V, K), rows that sum to 1.
+        weights: Shape (D, V).
+
+    Returns:
+        Shape (D,). A class that a draw left out is an absent class in that draw.
+    """
     support = weights @ (labels[:, None] == np.arange(probabilities.shape[1]))  # (D, K)
     patterns, pattern_of = np.unique(support > 0, axis=0, return_inverse=True)
     aucs = np.full(len(weights), np.nan)
@@ -145,7 +155,7 @@ def weighted_task_metrics(
     confusion = _confusion(labels, probabilities.argmax(axis=1), probabilities.shape[1], weights)
     right = np.diagonal(confusion, axis1=1, axis2=2)
     precision, recall, f1 = _weighted_scores(right, confusion.sum(axis=2), confusion.sum(axis=1))
-    auc = _one_vs_one_auc(labels, probabilities, weights)
+    auc = weighted_task_auc(labels, probabilities, weights)
     accuracy = recall  # weighted by support they are the same
     return dict(zip(TASK_METRICS, (accuracy, precision, recall, f1, auc), strict=True))
 
@@ -185,8 +195,20 @@ def weighted_biomarker_metrics(
     return dict(zip(BIOMARKER_METRICS, values, strict=True))
 
 
-def _weighted_agreement(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Shares of equal classes and kappas, each of shape (D,); NaN kappas where all got one class."""
+def weighted_agreement(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Agreement of two raters for many weightings at once; see ``agreement``.
+
+    Args:
+        first: Class indices by one rater, shape (V,), integer.
+        second: By the other, of the same videos.
+        weights: Shape (D, V).
+
+    Returns:
+        ``agreement``, ``within_one``, ``kappa``, ``quadratic_kappa``, each of shape (D,).
+
+    Raises:
+        LusbioError: If the ratings are not class indices of the same videos.
+    """
     first, second = np.asarray(first), np.asarray(second)
     if first.shape != second.shape or {first.dtype.kind, second.dtype.kind} != {"i"}:
         found = f"{first.shape} {first.dtype} and {second.shape} {second.dtype}"
@@ -204,12 +226,58 @@ def _weighted_agreement(first: np.ndarray, second: np.ndarray, weights: np.ndarr
     def kappa(cost: np.ndarray) -> np.ndarray:
         return 1 - _ratio((cost * seen).sum(axis=(1, 2)), (cost * chance).sum(axis=(1, 2)))
 
-    same = np.trace(seen, axis1=1, axis2=2)
-    return {"agreement": same, "kappa": kappa(distance != 0), "quadratic_kappa": kappa(distance**2)}
+    shares = {
+        "agreement": np.trace(seen, axis1=1, axis2=2),
+        "within_one": (seen * (np.abs(distance) <= 1)).sum(axis=(1, 2)),
+    }
+    return shares | {"kappa": kappa(distance != 0), "quadratic_kappa": kappa(distance**2)}
+
+
+def weighted_calibration(
+    labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """How good probabilities are as probabilities, for many weightings at once.
+
+    Args:
+        labels: Shape (V,), class indices.
+        probabilities: Shape (V, K), rows that sum to 1.
+        weights: Shape (D, V).
+
+    Returns:
+        ``brier``: the mean of ``metrics.brier_scores``, 0 to 2; ``overconfidence``: mean confidence in the
+        decided class minus the share that is right, -1 to 1. Each of shape (D,).
+
+    Raises:
+        LusbioError: If labels and probabilities do not belong together.
+    """
+    check_predictions(labels, probabilities)
+    surplus = probabilities.max(axis=1) - (probabilities.argmax(axis=1) == labels)
+    by_video = {"brier": brier_scores(labels, probabilities), "overconfidence": surplus}
+    return {name: _ratio(weights @ values, weights.sum(axis=1)) for name, values in by_video.items()}
+
+
+def weighted_detection(
+    positive: np.ndarray, said_yes: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Sensitivity and specificity for many weightings at once.
+
+    Args:
+        positive: What is true, shape (V,), bool.
+        said_yes: What was decided, shape (V,), bool.
+        weights: Shape (D, V).
+
+    Returns:
+        ``sensitivity`` and ``specificity``, each of shape (D,); NaN where there is nobody to detect, or
+        nobody to spare.
+    """
+    return {
+        "sensitivity": _ratio(weights @ (positive & said_yes), weights @ positive),
+        "specificity": _ratio(weights @ ~(positive | said_yes), weights @ ~positive),
+    }
 
 
 def bootstrap_metrics(
-    runs: Sequence[Run], n_draws: int, seed: int, measure: Measure = weighted_task_metrics
+    runs: Sequence[Tested], n_draws: int, seed: int, measure: Measure = weighted_task_metrics
 ) -> dict[str, tuple[float, float]]:
     """Intervals over patients for the mean of each metric over runs.
 
@@ -228,12 +296,14 @@ def bootstrap_metrics(
     Source:
         Efron and Tibshirani 1993, percentile intervals, with the patient as the unit that is drawn.
     """
-    return {name: _interval(draws) for name, draws in _draw_means(runs, n_draws, seed, measure).items()}
+    return {
+        name: percentile_interval(draws) for name, draws in _draw_means(runs, n_draws, seed, measure).items()
+    }
 
 
 def paired_difference(
-    first: Sequence[Run],
-    second: Sequence[Run],
+    first: Sequence[Tested],
+    second: Sequence[Tested],
     n_draws: int,
     seed: int,
     measure: Measure = weighted_task_metrics,
@@ -270,11 +340,33 @@ def paired_difference(
         drawn = drawn[~np.isnan(drawn)]
         beyond = min((drawn <= 0).sum(), (drawn >= 0).sum())
         p_value = min(1.0, 2 * (beyond + 1) / (len(drawn) + 1)) if len(drawn) else np.nan
-        differences[name] = Difference(values[0][name] - values[1][name], *_interval(drawn), float(p_value))
+        differences[name] = Difference(
+            values[0][name] - values[1][name], *percentile_interval(drawn), float(p_value)
+        )
     return differences
 
 
-def agreement(runs: Sequence[Run], n_draws: int, seed: int) -> dict[str, Estimate]:
+def estimate(runs: Sequence[Tested], n_draws: int, seed: int, measure: Measure) -> dict[str, Estimate]:
+    """Values, averaged over runs, with their intervals over patients.
+
+    Args:
+        runs: What ``measure`` compares, and groups: of one run, or of several.
+        n_draws: Draws of patients.
+        seed: Same seed, same intervals.
+        measure: E.g. ``weighted_calibration``.
+
+    Returns:
+        Estimate by name of the metric.
+
+    Raises:
+        LusbioError: If arrays of a run do not belong together.
+    """
+    values = _values(runs, measure)
+    draws = _draw_means(runs, n_draws, seed, measure)
+    return {name: Estimate(value, *percentile_interval(draws[name])) for name, value in values.items()}
+
+
+def agreement(runs: Sequence[Tested], n_draws: int, seed: int) -> dict[str, Estimate]:
     """How well two raters agree, with intervals over patients.
 
     Args:
@@ -284,21 +376,38 @@ def agreement(runs: Sequence[Run], n_draws: int, seed: int) -> dict[str, Estimat
         seed: Same seed, same intervals.
 
     Returns:
-        ``agreement``: the share of equal classes, in [0, 1]. ``kappa``: Cohen's, agreement beyond chance, and
-        ``quadratic_kappa``, where a mistake counts by its squared distance; both at most 1, NaN where both
-        raters gave one and the same class to all.
+        ``agreement``: the share of equal classes, and ``within_one``: of equal or neighbouring ones, in [0, 1].
+        ``kappa``: Cohen's, agreement beyond chance, and ``quadratic_kappa``, where a mistake counts by its
+        squared distance; both at most 1, NaN where both raters gave one and the same class to all.
 
     Raises:
         LusbioError: If the ratings are not class indices of the same videos.
+
+    Source:
+        Cohen 1960 and 1968.
 
     Example:
         >>> raters = np.array([0, 1, 2, 3]), np.array([0, 1, 2, 0])
         >>> agreement([(*raters, np.array(list("aabb")))], n_draws=10, seed=0)["agreement"].value
         0.75
     """
-    values = _values(runs, _weighted_agreement)
-    draws = _draw_means(runs, n_draws, seed, _weighted_agreement)
-    return {name: Estimate(value, *_interval(draws[name])) for name, value in values.items()}
+    return estimate(runs, n_draws, seed, weighted_agreement)
+
+
+def percentile_interval(draws: np.ndarray) -> tuple[float, float]:
+    """The 95 % percentile interval of draws.
+
+    Args:
+        draws: Shape (D,); NaN where undefined.
+
+    Returns:
+        2.5th and 97.5th percentile of what is not NaN; both NaN where all is.
+    """
+    draws = draws[~np.isnan(draws)]
+    if not len(draws):
+        return float("nan"), float("nan")
+    low, high = np.quantile(draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    return float(low), float(high)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -325,7 +434,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def _draw_means(runs: Sequence[Run], n_draws: int, seed: int, measure: Measure) -> dict[str, np.ndarray]:
+def _draw_means(runs: Sequence[Tested], n_draws: int, seed: int, measure: Measure) -> dict[str, np.ndarray]:
     """Each metric in each draw of patients, averaged over the runs where it is defined: shape (D,)."""
     for labels, _, groups in runs:
         if len(labels) != len(groups):
@@ -343,7 +452,7 @@ def _draw_means(runs: Sequence[Run], n_draws: int, seed: int, measure: Measure) 
     return {name: _defined_mean(np.array([values[name] for values in by_run])) for name in by_run[0]}
 
 
-def _values(runs: Sequence[Run], measure: Measure) -> dict[str, float]:
+def _values(runs: Sequence[Tested], measure: Measure) -> dict[str, float]:
     """Each metric on the videos as they are, averaged over the runs where it is defined."""
     by_run = [measure(labels, predictions, np.ones((1, len(labels)))) for labels, predictions, _ in runs]
     return {name: float(_defined_mean(np.array([v[name] for v in by_run]))[0]) for name in by_run[0]}
@@ -362,14 +471,6 @@ def _confusion(
     """Weight of each pair (label, prediction): shape (D, K, K)."""
     cells = (labels * n_classes + predictions)[:, None] == np.arange(n_classes**2)
     return (weights @ cells).reshape(len(weights), n_classes, n_classes)
-
-
-def _interval(draws: np.ndarray) -> tuple[float, float]:
-    draws = draws[~np.isnan(draws)]
-    if not len(draws):
-        return float("nan"), float("nan")
-    low, high = np.quantile(draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
-    return float(low), float(high)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -3,21 +3,21 @@
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from lusbio.decisions import BIOMARKERS as FROM_BIOMARKERS
-from lusbio.decisions import NETWORK, Decisions
+from lusbio.decisions import Decisions
 from lusbio.files import write_csv, write_text
+from lusbio.labels import BIOMARKER_TASK
 from lusbio.metrics import biomarker_aucs, biomarker_metrics, task_metrics
 from lusbio.runs import PreparedCohort, Run, labels_of
-from lusbio.statistics import bootstrap_metrics, paired_difference, weighted_biomarker_metrics
-from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKERS, TASKS
+from lusbio.splits import run_folds
+from lusbio.statistics import bootstrap_metrics, weighted_biomarker_metrics
+from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKERS, title_of
 
 TABLE1_METRICS = ("auc", "accuracy")
-COMPARISON_COLUMNS = ["task", "expert", "biomarkers", "end_to_end", "difference", "ci_low", "ci_high"]
+TABLE7_METRICS = ("auc", "accuracy", "precision", "f1")
 METRIC_TITLES = {
     "auc": "AUC",
     "accuracy": "Accuracy",
@@ -30,7 +30,19 @@ METRIC_TITLES = {
     "exact_match": "All biomarkers right",
     "mean_auc": "AUC (mean over biomarkers)",
 }
-FEATURE_TITLES = {"end_to_end": "end-to-end", "biomarkers": "biomarkers"}
+FEATURE_TITLES = {
+    "end_to_end": "end-to-end",
+    "biomarkers": "biomarkers",
+    "pretrained_on_biomarkers": "pretrained on biomarkers",
+    "lung_severity_features": "lung-severity features",
+    "crossfitted_biomarkers": "cross-fitted biomarkers",
+    "true_biomarkers": "anchor: true biomarkers",
+    "trainee_biomarkers": "anchor: trainee's biomarkers",
+    "shuffled_labels": "anchor: shuffled labels",
+    "majority": "anchor: class frequencies",
+    "source_only": "anchor: source alone",
+}
+"""What rows decide from, in words."""
 
 
 @cache
@@ -48,6 +60,12 @@ def read_published(table: str) -> pd.DataFrame:
     published = pd.read_csv(Path(__file__).parent / "published" / "published.csv")
     published = published[published["table"] == table].drop(columns="table")
     return published.rename(columns={"mean": "published_mean", "sd": "published_sd"}).reset_index(drop=True)
+
+
+@cache
+def read_published_minutes() -> pd.DataFrame:
+    """The published minutes per run on an RTX A6000: ``features, classifier, runs, minutes_per_run``."""
+    return pd.read_csv(Path(__file__).parent / "published" / "train_minutes.csv")
 
 
 def make_task_table(
@@ -85,6 +103,64 @@ def make_task_table(
 def make_table1(decisions: Sequence[Decisions], draws: int) -> pd.DataFrame:
     """Table 1: AUC and accuracy of every classifier on every task; see ``make_task_table``."""
     return make_task_table(decisions, read_published("table1"), TABLE1_METRICS, draws)
+
+
+def make_table7(decisions: Sequence[Decisions], draws: int) -> pd.DataFrame:
+    """Table 7: lung severity with precision and F1; see ``make_task_table``."""
+    published = read_published("table7")
+    kept = set(published["task"])
+    features = set(published["features"])
+    rows = [row for row in decisions if row.task in kept and row.features in features]
+    return make_task_table(rows, published, TABLE7_METRICS, draws)
+
+
+def make_table6(decisions: dict[str, Sequence[Decisions]], draws: int) -> pd.DataFrame:
+    """Table 6: the rows of Table 1 with several backbones on the same folds. The paper's numbers are not available.
+
+    Args:
+        decisions: Rows by backbone.
+        draws: Draws of patients behind an interval.
+
+    Returns:
+        As ``make_task_table``, with the column ``backbone``.
+    """
+    parts = [
+        make_task_table(rows, read_published("table6"), TABLE1_METRICS, draws).assign(backbone=name)
+        for name, rows in decisions.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def widen_table6(table: pd.DataFrame) -> pd.DataFrame:
+    """Table 6 as people read it: as ``widen``, backbone by backbone, with the backbone in the first column."""
+    parts = []
+    for backbone, rows in table.groupby("backbone", sort=False):
+        part = widen(rows)
+        part.insert(0, "backbone", backbone)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def describe_backbone_effort(runs: Sequence[Run], prepared: PreparedCohort) -> str:
+    """How much of the paper's comparison the runs of another backbone are; it stands over Table 6.
+
+    Args:
+        runs: Of the other backbone.
+        prepared: The cohort.
+
+    Returns:
+        A sentence or two.
+    """
+    folds, all_folds = {run.spec.fold for run in runs}, run_folds(prepared.protocol)
+    tasks = {run.spec.task for run in runs} - {BIOMARKER_TASK}
+    own, usual = runs[0].spec.training.epochs, prepared.profile.training.epochs
+    text = (
+        f"{runs[0].spec.backbone}: {len(folds)} of {len(all_folds)} folds, {len(tasks)} task"
+        f"{'s' * (len(tasks) != 1)}, {own} of {usual} epochs."
+    )
+    if own < usual or len(folds) < len(all_folds):
+        text += " A short training shows that the path works; it does not tell which backbone is better."
+    return text
 
 
 def make_table2(runs: Sequence[Run], prepared: PreparedCohort) -> pd.DataFrame:
@@ -190,19 +266,19 @@ def make_table5() -> pd.DataFrame:
     return pd.DataFrame([vars(b) for b in BIOMARKERS])[["index", "group", "option", "name", "meaning"]]
 
 
-def widen(table: pd.DataFrame) -> pd.DataFrame:
+def widen(table: pd.DataFrame, decimals: int = 1) -> pd.DataFrame:
     """A table of cells as people read it: a row per classifier, a column per task and metric.
 
     Args:
         table: From ``make_task_table``.
+        decimals: Of all numbers; the paper gives one, in Table 7 two.
 
     Returns:
         Text cells ``mean ± sd [low, high] (published ...)``; an em dash where there is nothing.
     """
-    table = table.assign(cell=table.apply(_cell, axis=1))
+    table = table.assign(cell=[_cell(row, decimals) for _, row in table.iterrows()])
     table["column"] = [
-        f"{TASKS[t].title if t in TASKS else 'Biomarkers'}, {METRIC_TITLES[m]}"
-        for t, m in zip(table["task"], table["metric"], strict=True)
+        f"{title_of(t)}, {METRIC_TITLES[m]}" for t, m in zip(table["task"], table["metric"], strict=True)
     ]
     columns, order = list(dict.fromkeys(table["column"])), ["features", "classifier"]
     rows = table[order].drop_duplicates()
@@ -211,12 +287,23 @@ def widen(table: pd.DataFrame) -> pd.DataFrame:
     return wide.assign(features=wide["features"].replace(FEATURE_TITLES)).rename_axis(columns=None)
 
 
-def _cell(row: pd.Series) -> str:
+def name_in_words(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with tasks and features in words instead of the names that programs use."""
+    words = {"task": lambda name: title_of(name), "features": lambda name: FEATURE_TITLES.get(name, name)}
+    return table.assign(
+        **{column: table[column].map(say) for column, say in words.items() if column in table}
+    )
+
+
+def _cell(row: pd.Series, decimals: int) -> str:
     if np.isnan(row["mean"]):
         return "—"
-    published = row["published_mean"]
-    beside = "" if np.isnan(published) else f" ({published:.1f} ± {row['published_sd']:.1f})"
-    return f"{row['mean']:.1f} ± {row['sd']:.1f} [{row['ci_low']:.1f}, {row['ci_high']:.1f}]{beside}"
+    mean, sd, low, high, published, published_sd = (
+        f"{row[name]:.{decimals}f}"
+        for name in ("mean", "sd", "ci_low", "ci_high", "published_mean", "published_sd")
+    )
+    beside = "" if np.isnan(row["published_mean"]) else f" ({published} ± {published_sd})"
+    return f"{mean} ± {sd} [{low}, {high}]{beside}"
 
 
 def to_markdown(table: pd.DataFrame) -> str:
@@ -272,8 +359,10 @@ def read_logs(runs: Sequence[Run]) -> pd.DataFrame:
         One row per run and epoch: ``task, fold, epoch, train_loss, val_loss, val_accuracy,
         learning_rate``.
     """
+    names = [f"{run.spec.task}{', pretrained' if run.spec.starts_from else ''}" for run in runs]
     logs = [
-        pd.read_csv(run.folder / "log.csv").assign(task=run.spec.task, fold=run.spec.fold) for run in runs
+        pd.read_csv(run.folder / "log.csv").assign(task=name, fold=run.spec.fold)
+        for name, run in zip(names, runs, strict=True)
     ]
     columns = ["task", "fold", "epoch", "train_loss", "val_loss", "val_accuracy", "learning_rate"]
     return pd.concat(logs, ignore_index=True)[columns]
@@ -292,58 +381,11 @@ def describe_absent(decisions: Sequence[Decisions]) -> str:
     absent: dict[tuple[str, str], int] = {}
     for row in {row.task: row for row in decisions}.values():
         for fold in row.folds:
-            for k in sorted(set(range(len(TASKS[row.task].classes))) - set(fold.labels)):
-                key = (row.task, TASKS[row.task].classes[k])
+            for k in sorted(set(range(len(row.classes))) - set(fold.labels)):
+                key = (row.task, row.classes[k])
                 absent[key] = absent.get(key, 0) + 1
     n_folds = max((len(row.folds) for row in decisions), default=0)
     lines = [
-        f"{TASKS[t].title}: {name} absent in {n} of {n_folds} test folds" for (t, name), n in absent.items()
+        f"{title_of(t)}: {name} absent in {n} of {n_folds} test folds" for (t, name), n in absent.items()
     ]
     return "\n".join(lines) or "every class is present in every test fold"
-
-
-def compare_experts(decisions: Sequence[Decisions], draws: int, seed: int = 0) -> pd.DataFrame:
-    """The biomarker expert that validated best beside the end-to-end network, task by task, by AUC.
-
-    Args:
-        decisions: The rows of Table 1.
-        draws: Draws of patients behind the interval of the difference.
-        seed: Of the draws.
-
-    Returns:
-        One row per task that both decided: ``task, expert, biomarkers, end_to_end, difference,
-        ci_low, ci_high, finding`` (a sentence); percent. The difference is paired: both on the same
-        patients, drawn anew.
-    """
-    rows = []
-    for task in dict.fromkeys(row.task for row in decisions):
-        network = [row for row in decisions if row.task == task and row.classifier == NETWORK]
-        experts = [row for row in decisions if row.task == task and row.features == FROM_BIOMARKERS]
-        if not network or not experts:
-            continue
-        expert = max(experts, key=lambda row: row.validation_accuracy)
-        folds = [[(f.labels, f.probabilities, f.groups) for f in row.folds] for row in (expert, network[0])]
-        difference = paired_difference(*folds, n_draws=draws, seed=seed)["auc"]
-        means = [
-            float(np.nanmean([task_metrics(labels, p)["auc"] for labels, p, _ in fold])) for fold in folds
-        ]
-        rows.append({
-            "task": task, "expert": expert.classifier, "biomarkers": 100 * means[0], "end_to_end": 100 * means[1],
-            "difference": 100 * difference.value, "ci_low": 100 * difference.low, "ci_high": 100 * difference.high,
-        })  # fmt: skip
-    table = pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
-    return table.assign(finding=[_finding(row) for row in table.itertuples()])
-
-
-def _finding(row: NamedTuple) -> str:
-    if row.ci_low > 0:
-        verdict = "better, and the interval excludes 0"
-    elif row.ci_high < 0:
-        verdict = "worse, and the interval excludes 0"
-    else:
-        verdict = "no difference that these patients could show"
-    return (
-        f"{TASKS[row.task].title}: the {row.expert} on biomarkers reaches an AUC of {row.biomarkers:.1f}, the "
-        f"end-to-end network {row.end_to_end:.1f}; paired difference {row.difference:+.1f} "
-        f"[{row.ci_low:.1f}, {row.ci_high:.1f}]: {verdict}."
-    )

@@ -125,7 +125,7 @@ BIOMARKER_NAMES: tuple[str, ...] = tuple(b.name for b in BIOMARKERS)
 """Their column names, in the same order."""
 
 BIOMARKER_GROUPS: tuple[str, ...] = tuple(dict.fromkeys(b.group for b in BIOMARKERS))
-"""The ten groups of Table 5, in order."""
+"""The nine groups of Table 5, in order."""
 
 BIOMARKER_FLAGS: tuple[str, ...] = ("a_lines_stacked", "a_lines_wide")
 """Biomarkers that are added to another option of their group; every other group is single-choice."""
@@ -192,6 +192,22 @@ TASKS: dict[str, Task] = {
     )
 }
 """The paper's three tasks by name."""
+
+
+def title_of(task: str) -> str:
+    """The heading of a task: that of ``TASKS``, or the name itself for a task of one's own.
+
+    Args:
+        task: A task's column name.
+
+    Returns:
+        The heading.
+
+    Example:
+        >>> title_of("sf_ratio"), title_of("needs_oxygen")
+        ('S/F ratio', 'Needs oxygen')
+    """
+    return TASKS[task].title if task in TASKS else task.replace("_", " ").capitalize()
 
 
 def sf_class(sf_value: float) -> str | float:

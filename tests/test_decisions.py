@@ -5,20 +5,27 @@ import pandas as pd
 import pytest
 from small_cohort import TINY, make_small_cohort
 
-from lusbio import runs
+from lusbio import grid
 from lusbio.decisions import (
-    BIOMARKERS,
-    END_TO_END,
     NETWORK,
+    choose_by_validation,
+    decide_by_majority,
     decide_end_to_end,
     decide_with_experts,
-    handed_over,
 )
 from lusbio.errors import LusbioError
+from lusbio.evidence import (
+    BIOMARKERS,
+    END_TO_END,
+    crossfit_biomarkers,
+    handed_over,
+    take_evidence,
+    take_rated_biomarkers,
+)
 from lusbio.experts import EXPERT_NAMES
-from lusbio.labels import BIOMARKER_TASK
-from lusbio.runs import PreparedCohort, Run, RunSpec, prepare_cohort
-from lusbio.vocabulary import BIOMARKER_NAMES
+from lusbio.labels import BIOMARKER_TASK, keep_share
+from lusbio.runs import PreparedCohort, Run, prepare_cohort
+from lusbio.vocabulary import BIOMARKER_NAMES, Task
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +49,7 @@ def made_up_run(
         {"video_id": prepared.cohort.table["video_id"], "split": prepared.splits(fold)}
     )
     predictions[[f"p_{k}" for k in range(n_outputs)]] = p
-    spec = RunSpec(task, fold, "tiny", TINY.training, "small", prepared.data, prepared.protocol)
+    spec = prepared.specs(task)[fold]
     info = {"masked": list(masked), "initial_weights": "scratch", "device": "CPU", "precision": "32-true",
             "versions": {}, "best_epoch": 1, "trained_on": 1}  # fmt: skip
     return Run(folder, spec, info, predictions, p[:, :1].repeat(512, 1).astype(np.float32), minutes=1.5)
@@ -84,10 +91,11 @@ def test_decisions_do_not_depend_on_test_labels(prepared, tmp_path):
 def test_fitted_experts_are_read_back(prepared, tmp_path):
     run = made_up_run(prepared, tmp_path / "run")
     decide_with_experts([run], "disease", prepared)
-    (kept,) = (run.folder / "experts").iterdir()
-    written = kept.stat().st_mtime_ns
+    kept = sorted((run.folder / "experts").iterdir())
+    written = [path.stat().st_mtime_ns for path in kept]
     decide_with_experts([run], "disease", prepared)
-    assert kept.stat().st_mtime_ns == written
+    assert len(kept) == 2 * len(EXPERT_NAMES)  # predictions, and the time they took
+    assert [path.stat().st_mtime_ns for path in sorted((run.folder / "experts").iterdir())] == written
 
 
 def test_masked_biomarkers_tell_experts_nothing(prepared, tmp_path):
@@ -99,7 +107,7 @@ def test_masked_biomarkers_tell_experts_nothing(prepared, tmp_path):
 def test_tasks_without_two_classes_are_not_available(prepared):
     table = prepared.cohort.table.assign(disease=np.nan)
     fewer = replace(prepared, cohort=replace(prepared.cohort, table=table))
-    learnable, reasons = runs.find_tasks(fewer)
+    learnable, reasons = grid.find_tasks(fewer)
     assert learnable == [BIOMARKER_TASK, "lung_severity", "sf_ratio"]
     assert list(reasons) == ["disease"] and "fewer than two classes" in reasons["disease"]
 
@@ -108,4 +116,81 @@ def test_a_cohort_without_biomarkers_or_without_tasks_is_refused_with_the_reason
     for columns in (list(BIOMARKER_NAMES), ["lung_severity", "sf_ratio", "disease"]):
         bare = prepared.cohort.table.assign(**dict.fromkeys(columns, np.nan))
         with pytest.raises(LusbioError, match="needs labels of some biomarkers and of one task"):
-            runs.list_specs(replace(prepared, cohort=replace(prepared.cohort, table=bare)), "scratch")
+            grid.list_specs(replace(prepared, cohort=replace(prepared.cohort, table=bare)), "scratch")
+
+
+def test_the_expert_of_each_run_is_the_one_that_validated_best_there(prepared, tmp_path):
+    run = made_up_run(prepared, tmp_path / "run")
+    knowing = decide_with_experts([run], "lung_severity", prepared, experts=["DT"])[0]
+    guessing = decide_with_experts([run], "lung_severity", prepared, experts=["RF"], shuffled=True)[0]
+    chosen = choose_by_validation([guessing, knowing])
+    assert (
+        chosen.classifier == "DT" and chosen.folds == knowing.folds and chosen.validated == knowing.validated
+    )
+
+
+def test_crossfitted_biomarkers_come_from_a_run_that_did_not_train_on_the_patient(prepared, tmp_path):
+    runs = [made_up_run(prepared, tmp_path / f"run{k}", fold=k) for k in range(3)]
+    for k, run in enumerate(runs):
+        run.predictions["p_2"] = k / 10  # so that it can be told who said what
+    evidence = crossfit_biomarkers(runs, prepared)
+    for k, (run, values) in enumerate(zip(runs, evidence.values, strict=True)):
+        said_by = np.rint(values[:, 2] * 10).astype(int)
+        assert (said_by[run.splits != "train"] == k).all()
+        training = run.splits == "train"
+        assert (said_by[training] != k).all()
+        for other, of_other in enumerate(runs):
+            assert (of_other.splits[training & (said_by == other)] == "val").all()
+
+
+def test_crossfitting_is_refused_where_runs_train_on_each_others_test_patients(prepared, tmp_path):
+    crossed = replace(prepared, protocol="cross")
+    with pytest.raises(LusbioError, match="train on each other's test patients"):
+        crossfit_biomarkers([made_up_run(prepared, tmp_path / "run")], crossed)
+
+
+def test_anchors_know_nothing_of_the_network(prepared, tmp_path):
+    run = made_up_run(prepared, tmp_path / "run")
+    trainee = take_rated_biomarkers([run], prepared, true=False)
+    labels = prepared.cohort.table[list(BIOMARKER_NAMES)].to_numpy(float)
+    np.testing.assert_array_equal(trainee.values[0], np.where(np.isnan(labels), 0.5, labels))
+    with pytest.raises(LusbioError, match="has no truth"):
+        take_rated_biomarkers([run], prepared, true=True)
+    (majority,) = decide_by_majority([run], "disease", prepared).folds
+    assert (majority.probabilities == majority.probabilities[0]).all()
+
+
+def test_fewer_labels_change_what_is_learnt_and_are_nested(prepared, tmp_path):
+    run = made_up_run(prepared, tmp_path / "run")
+    table = prepared.cohort.table
+    rows = np.flatnonzero(run.splits == "train")
+    kept = [set(table["group_id"].iloc[keep_share(table, rows, share, 0)]) for share in (0.25, 0.5, 1.0)]
+    assert kept[0] < kept[1] < kept[2] == set(table["group_id"].iloc[rows])
+    whole, fewer = (
+        decide_with_experts([run], "disease", prepared, experts=["DT"], label_share=share)[0]
+        for share in (1.0, 0.5)
+    )
+    assert not np.array_equal(whole.folds[0].probabilities, fewer.folds[0].probabilities)
+
+
+def test_a_task_of_ones_own_is_decided_like_the_papers(prepared, tmp_path):
+    severe = prepared.cohort.table["lung_severity"].astype(int) >= 2
+    task = Task("severe", "Severe", ("no", "yes"), "video")
+    mine = prepared.with_task(task, severe.map({True: "yes", False: "no"}))
+    run = made_up_run(prepared, tmp_path / "run")
+    (row,) = decide_with_experts([run], "severe", mine, experts=["DT"])
+    assert row.classes == ("no", "yes") and row.folds[0].accuracy == 1
+    assert mine.data_of(BIOMARKER_TASK) == prepared.data != mine.data_of("severe")
+    assert mine.specs("severe")[0].outputs == ("no", "yes")
+    with pytest.raises(LusbioError, match="'maybe' is not one of no, yes"):
+        prepared.with_task(task, severe.map({True: "maybe", False: "no"}))
+    with pytest.raises(LusbioError, match="has that column already"):
+        prepared.with_task(replace(task, name="disease"), severe.map({True: "yes", False: "no"}))
+
+
+def test_features_of_a_severity_network_have_another_name_where_they_decide_another_task(prepared, tmp_path):
+    run = made_up_run(prepared, tmp_path / "run", "lung_severity")
+    assert take_evidence([run], "disease").features == "lung_severity_features"
+    assert take_evidence([run], "lung_severity").features == END_TO_END
+    pretrained = replace(run, spec=replace(run.spec, initial_weights="run:biomarkers-fold0-0"))
+    assert take_evidence([pretrained], "lung_severity").features == "pretrained_on_biomarkers"

@@ -6,8 +6,12 @@ from lusbio.errors import LusbioError
 from lusbio.metrics import (
     BIOMARKER_METRICS,
     TASK_METRICS,
+    bin_equally,
     biomarker_aucs,
     biomarker_metrics,
+    brier_scores,
+    calibration_error,
+    choose_threshold,
     restrict_probabilities,
     task_metrics,
 )
@@ -179,3 +183,47 @@ def test_biomarkers_that_do_not_belong_together_are_refused():
         biomarker_metrics(labels, probabilities * 4 - 2)
     with pytest.raises(LusbioError, match="2 names for 38 columns"):
         biomarker_aucs(labels, probabilities, ["a", "b"])
+
+
+def test_the_threshold_is_the_one_that_a_plain_loop_finds_best():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        positive = rng.random(30) < 0.4
+        scores = np.round(rng.random(30) + 0.5 * positive, 1) / 1.5
+
+        def youden(threshold: float, positive=positive, scores=scores) -> float:
+            return (scores[positive] >= threshold).mean() + (scores[~positive] < threshold).mean() - 1
+
+        best = max(youden(threshold) for threshold in np.linspace(0, 1.01, 500))
+        assert youden(choose_threshold(positive, scores)) == pytest.approx(best)
+
+
+def test_a_threshold_that_nothing_can_choose_is_a_half():
+    for positive in (np.ones(3, dtype=bool), np.zeros(3, dtype=bool)):
+        assert choose_threshold(positive, np.array([0.1, 0.2, 0.3])) == 0.5
+
+
+def test_brier_scores_equal_scikit_learns():
+    labels, probabilities = made_up_predictions(50, 4, seed=0)
+    expected = sklearn.metrics.brier_score_loss(labels, probabilities)
+    assert brier_scores(labels, probabilities).mean() == pytest.approx(expected)
+    assert brier_scores(np.array([0, 1]), np.eye(2)).tolist() == [0, 0]
+    assert brier_scores(np.array([1, 0]), np.eye(2)).tolist() == [2, 2]
+
+
+def test_bins_hold_about_as_many_each_and_equal_values_share_one():
+    values = np.random.default_rng(0).random(200)
+    assert (np.bincount(bin_equally(values, 10)) == 20).all()
+    bins = bin_equally(np.array([1.0, 1.0, 1.0, 1.0, 0.5]), 4)
+    assert bins.tolist() == [1, 1, 1, 1, 0]
+    assert bin_equally(np.ones(5)).tolist() == [0] * 5
+
+
+def test_calibration_error_is_small_for_the_honest_and_known_for_the_vain():
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.3, 1, 20000)
+    right = rng.random(20000) < confidence
+    assert calibration_error(confidence, right) < 0.02
+    assert calibration_error(np.ones(4), np.array([True, False, False, False])) == 0.75
+    two = calibration_error(np.array([0.5, 0.5, 0.9, 0.9]), np.array([True, True, True, False]), n_bins=2)
+    assert two == pytest.approx((2 * 0.5 + 2 * 0.4) / 4)

@@ -29,6 +29,6 @@ def test_times_stay_out_of_what_is_compared(prepared, tmp_path):
 
 def test_notebooks_mean_the_runs_that_were_trained(tmp_path, capsys):
     assert settle_initial_weights(tmp_path, TINY) == "scratch"
-    (tmp_path / "run.json").write_text('{"initial_weights": ["resnet18-f37072fd"]}')
+    (tmp_path / "run.json").write_text('{"initial_weights": {"tsm_resnet18": "resnet18-f37072fd"}}')
     assert settle_initial_weights(tmp_path, TINY) == "resnet18-f37072fd"
     assert "as in notebook 02: resnet18-f37072fd" in capsys.readouterr().out

@@ -5,14 +5,17 @@ import sklearn.metrics
 from lusbio.errors import LusbioError
 from lusbio.metrics import biomarker_metrics, task_metrics
 from lusbio.statistics import (
-    _weighted_agreement,
     agreement,
     bootstrap_metrics,
     draw_group_counts,
+    estimate,
     holm,
     paired_difference,
+    weighted_agreement,
     weighted_auc,
     weighted_biomarker_metrics,
+    weighted_calibration,
+    weighted_detection,
     weighted_task_metrics,
 )
 
@@ -115,13 +118,51 @@ def test_weighted_agreement_equals_scikit_learns():
     first = rng.integers(4, size=50)
     second = np.where(rng.random(50) < 0.5, first, rng.integers(4, size=50))
     weights = draw_group_counts(np.arange(50) // 4, 20, seed=0)
-    ours = _weighted_agreement(first, second, weights)
+    ours = weighted_agreement(first, second, weights)
     kappa = sklearn.metrics.cohen_kappa_score
     for draw, weight in enumerate(weights):
         assert ours["agreement"][draw] == pytest.approx(np.average(first == second, weights=weight))
+        near = np.abs(first - second) <= 1
+        assert ours["within_one"][draw] == pytest.approx(np.average(near, weights=weight))
         assert ours["kappa"][draw] == pytest.approx(kappa(first, second, sample_weight=weight))
         expected = kappa(first, second, weights="quadratic", sample_weight=weight)
         assert ours["quadratic_kappa"][draw] == pytest.approx(expected)
+
+
+def test_weighted_calibration_equals_that_of_the_resampled_videos():
+    labels, probabilities, groups = made_up_run(8, 3)
+    weights = draw_group_counts(groups, 20, seed=0)
+    ours = weighted_calibration(labels, probabilities, weights)
+    for draw, weight in enumerate(weights):
+        rows = resampled(weight)
+        expected = sklearn.metrics.brier_score_loss(labels[rows], probabilities[rows], labels=[0, 1, 2])
+        assert ours["brier"][draw] == pytest.approx(expected)
+        confidence, right = probabilities[rows].max(1), probabilities[rows].argmax(1) == labels[rows]
+        assert ours["overconfidence"][draw] == pytest.approx(confidence.mean() - right.mean())
+
+
+def test_weighted_detection_equals_recall_of_either_side():
+    rng = np.random.default_rng(0)
+    positive, said_yes = rng.random(40) < 0.4, rng.random(40) < 0.5
+    weights = draw_group_counts(np.arange(40) // 4, 20, seed=0)
+    ours = weighted_detection(positive, said_yes, weights)
+    for draw, weight in enumerate(weights):
+        for name, side in (("sensitivity", True), ("specificity", False)):
+            expected = sklearn.metrics.recall_score(
+                positive, said_yes, pos_label=side, sample_weight=weight, zero_division=np.nan
+            )
+            assert ours[name][draw] == pytest.approx(expected, nan_ok=True)
+    nobody = weighted_detection(np.zeros(3, dtype=bool), np.ones(3, dtype=bool), np.ones((1, 3)))
+    assert np.isnan(nobody["sensitivity"]).all() and (nobody["specificity"] == 0).all()
+
+
+def test_an_estimate_is_the_value_on_all_videos_with_the_interval_of_the_bootstrap():
+    runs = [made_up_run(seed=0), made_up_run(seed=2)]
+    found = estimate(runs, 100, 0, weighted_task_metrics)
+    intervals = bootstrap_metrics(runs, 100, seed=0)
+    for name, (value, low, high) in found.items():
+        assert (low, high) == intervals[name]
+        assert value == pytest.approx(np.mean([task_metrics(run[0], run[1])[name] for run in runs]))
 
 
 def test_intervals_hold_the_value_and_shrink_with_patients():

@@ -1,0 +1,278 @@
+"""The paper's claim, tested: are experts on biomarkers as good as networks trained end to end?
+
+Task by task, on the same test patients, with the expert of each run chosen on its validation patients.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from lusbio.decisions import (
+    NETWORK,
+    Decisions,
+    choose_by_validation,
+    decide_end_to_end,
+    decide_with_experts,
+)
+from lusbio.evidence import BIOMARKERS, CROSSFITTED, END_TO_END, PRETRAINED, SEVERITY_FEATURES
+from lusbio.grid import PRETRAINED_TASK
+from lusbio.metrics import task_metrics
+from lusbio.runs import PreparedCohort, Run, RunSpec, find_runs
+from lusbio.statistics import bootstrap_metrics, holm, paired_difference
+from lusbio.tables import name_in_words, read_published_minutes
+from lusbio.vocabulary import title_of
+
+MARGIN = 5.0
+"""Points of AUC by which experts may be worse and still count as matching. (Engineering choice: about the
+SD over runs that the paper reports for its end-to-end networks.)"""
+
+FLAT = 2.0
+"""Points of validation accuracy that a curve may still gain in its last third and count as flat.
+(Engineering choice.)"""
+
+VERDICTS = {
+    "beats": "better than end-to-end, and the interval of the difference excludes 0",
+    "matches": f"not worse than end-to-end by {MARGIN:g} points or more",
+    "worse": "worse than end-to-end, and the interval of the difference excludes 0",
+    "undecided": "no finding: these patients cannot tell",
+    "undertrained": "no verdict: the end-to-end network was still learning when its training ended",
+}
+"""What is said of the experts on biomarkers, and what it means."""
+
+DIFFERENCE_COLUMNS = [
+    "task", "expert", "biomarkers", "end_to_end", "difference", "ci_low", "ci_high", "p_value", "p_holm",
+]  # fmt: skip
+
+
+def compare_routes(decisions: Sequence[Decisions], draws: int, seed: int = 0) -> pd.DataFrame:
+    """Experts on biomarkers beside the end-to-end network, task by task, by AUC.
+
+    Args:
+        decisions: The rows of Table 1.
+        draws: Draws of patients behind the interval of the difference.
+        seed: Of the draws.
+
+    Returns:
+        One row per task that both decided: ``task, expert`` (fold by fold the one that validated best),
+        ``biomarkers, end_to_end, difference, ci_low, ci_high`` (percent; the difference is paired: both on
+        the same patients, drawn anew), ``p_value`` and ``p_holm``, corrected over the tasks.
+    """
+    rows = []
+    for task in dict.fromkeys(row.task for row in decisions):
+        network = [
+            row
+            for row in decisions
+            if (row.task, row.features, row.classifier) == (task, END_TO_END, NETWORK)
+        ]
+        experts = [row for row in decisions if row.task == task and row.features == BIOMARKERS]
+        if not network or not experts:
+            continue
+        expert = choose_by_validation(experts)
+        routes = [[(f.labels, f.probabilities, f.groups) for f in row.folds] for row in (expert, network[0])]
+        difference = paired_difference(*routes, n_draws=draws, seed=seed)["auc"]
+        aucs = [
+            float(np.nanmean([task_metrics(labels, p)["auc"] for labels, p, _ in route])) for route in routes
+        ]
+        rows.append({
+            "task": task, "expert": expert.classifier, "biomarkers": 100 * aucs[0], "end_to_end": 100 * aucs[1],
+            "difference": 100 * difference.value, "ci_low": 100 * difference.low, "ci_high": 100 * difference.high,
+            "p_value": difference.p_value,
+        })  # fmt: skip
+    table = pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS[:-1])
+    return table.assign(p_holm=holm(table["p_value"]))
+
+
+def judge_learning(logs: pd.DataFrame) -> pd.DataFrame:
+    """Whether networks had learnt what they could when their training ended.
+
+    A straight line is laid through the validation accuracy of the last third of the epochs, the mean over
+    runs; the curve is flat if the line rises by less than ``FLAT`` points over that third. A training of
+    fewer than six epochs shows no curve and counts as not flat.
+
+    Args:
+        logs: From ``tables.read_logs``.
+
+    Returns:
+        One row per task: ``task, epochs, gain`` (points over the last third, NaN without a curve), ``flat``.
+    """
+    rows = []
+    for task, log in logs.groupby("task", sort=False):
+        curve = 100 * log.groupby("epoch")["val_accuracy"].mean()
+        last = curve.iloc[-(len(curve) // 3) :]
+        gain = np.polyfit(last.index, last, 1)[0] * len(last) if len(curve) >= 6 else np.nan
+        rows.append({"task": task, "epochs": len(curve), "gain": gain, "flat": bool(gain < FLAT)})
+    return pd.DataFrame(rows, columns=["task", "epochs", "gain", "flat"])
+
+
+def give_verdicts(comparison: pd.DataFrame, learning: pd.DataFrame) -> pd.DataFrame:
+    """The sentence of the paper, "biomarker experts match or beat end-to-end", task by task, whichever way it goes.
+
+    Args:
+        comparison: From ``compare_routes``.
+        learning: From ``judge_learning``, of the end-to-end networks.
+
+    Returns:
+        ``task, title, verdict`` (a key of ``VERDICTS``) and ``sentence``.
+    """
+    flat = learning.set_index("task")["flat"]
+    rows = []
+    for row in comparison.itertuples():
+        verdict = _verdict(row.ci_low, row.ci_high) if flat.get(row.task, False) else "undertrained"
+        sentence = (
+            f"{title_of(row.task)}: experts on biomarkers reach an AUC of {row.biomarkers:.1f}, the end-to-end network "
+            f"{row.end_to_end:.1f}; difference {row.difference:+.1f} [{row.ci_low:+.1f}, {row.ci_high:+.1f}], "
+            f"Holm-corrected p {row.p_holm:.2f}. {verdict.capitalize()}: {VERDICTS[verdict]}."
+        )
+        rows.append((row.task, title_of(row.task), verdict, sentence))
+    return pd.DataFrame(rows, columns=["task", "title", "verdict", "sentence"])
+
+
+def _verdict(low: float, high: float) -> str:
+    if low > 0:
+        return "beats"
+    if high < 0:
+        return "worse"
+    return "matches" if low > -MARGIN else "undecided"
+
+
+def make_cost_table(decisions: Sequence[Decisions], biomarker_runs: Sequence[Run]) -> pd.DataFrame:
+    """What each row of Table 1 costs to train, in minutes per run.
+
+    Args:
+        decisions: The rows of Table 1, anchors left out.
+        biomarker_runs: The biomarker runs.
+
+    Returns:
+        Columns ``features, classifier, task, minutes`` (of the row's own network or expert),
+        ``network_minutes`` (of the networks that it rests on), ``published_minutes``.
+    """
+    networks = {(row.features, row.task): row.minutes for row in decisions if row.classifier == NETWORK}
+    biomarkers = float(np.mean([run.minutes for run in biomarker_runs]))
+    known = read_published_minutes().set_index(["features", "classifier"])["minutes_per_run"].to_dict()
+    rows = []
+    for row in decisions:
+        below = 0.0 if row.classifier == NETWORK else networks.get((row.features, row.task), 0.0)
+        if row.features in (BIOMARKERS, CROSSFITTED, PRETRAINED):
+            below += biomarkers
+        elif row.features == SEVERITY_FEATURES:
+            below = networks[END_TO_END, PRETRAINED_TASK]
+        rows.append({
+            "features": row.features, "classifier": row.classifier, "task": row.task, "minutes": row.minutes,
+            "network_minutes": below, "published_minutes": known.get((row.features, row.classifier), np.nan),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def widen_cost(cost: pd.DataFrame) -> pd.DataFrame:
+    """Minutes of training as people read them, mean over tasks.
+
+    Args:
+        cost: From ``make_cost_table``.
+
+    Returns:
+        Text: ``features, classifier``, the minutes per run of the row itself, of the networks that it rests on,
+        and as published; an em dash where there is nothing.
+    """
+    columns = {
+        "minutes": "Minutes per run",
+        "network_minutes": "Networks below it",
+        "published_minutes": "Published (RTX A6000)",
+    }
+    means = name_in_words(cost).groupby(["features", "classifier"], sort=False)[list(columns)].mean()
+    texts = means.map(lambda value: "—" if np.isnan(value) else f"{value:.2f}")
+    return texts.rename(columns=columns).reset_index()
+
+
+def add_minutes(shown: pd.DataFrame, cost: pd.DataFrame) -> pd.DataFrame:
+    """A table for people with the minutes of each row beside its cells.
+
+    Args:
+        shown: From ``tables.widen``.
+        cost: From ``make_cost_table``.
+
+    Returns:
+        The same with the columns of ``widen_cost``; an em dash for rows that nothing is trained for.
+    """
+    return shown.merge(widen_cost(cost), "left", ["features", "classifier"]).fillna("—")
+
+
+def add_up_routes(cost: pd.DataFrame, table1: pd.DataFrame, task: str, metric: str = "auc") -> pd.DataFrame:
+    """What each route costs for all tasks together, and what it brings for one of them.
+
+    Args:
+        cost: From ``make_cost_table``.
+        table1: From ``tables.make_table1``.
+        task: Whose numbers to show.
+        metric: Which of them.
+
+    Returns:
+        Columns ``features, classifier, minutes, mean, ci_low, ci_high``; a network that serves several tasks
+        is counted once.
+    """
+    rows = []
+    for (features, classifier), of_route in cost.groupby(["features", "classifier"], sort=False):
+        shared = features in (BIOMARKERS, CROSSFITTED, SEVERITY_FEATURES)
+        networks = of_route["network_minutes"].max() if shared else of_route["network_minutes"].sum()
+        rows.append((features, classifier, networks + of_route["minutes"].sum()))
+    minutes = pd.DataFrame(rows, columns=["features", "classifier", "minutes"])
+    shown = table1[(table1["task"] == task) & (table1["metric"] == metric)]
+    return minutes.merge(
+        shown[["features", "classifier", "mean", "ci_low", "ci_high"]], on=["features", "classifier"]
+    )
+
+
+def make_label_efficiency(
+    specs: dict[float, list[RunSpec]],
+    biomarker_runs: Sequence[Run],
+    prepared: PreparedCohort,
+    jobs: int = 1,
+) -> pd.DataFrame:
+    """How well both routes decide when only some training patients have the label of the task.
+
+    The biomarker labels are complete throughout; the end-to-end networks take as many steps with few
+    labels as with all. The validation patients keep their labels, for both routes.
+
+    Args:
+        specs: From ``grid.list_with_fewer_labels``: trained runs of one task, by share.
+        biomarker_runs: All biomarker runs; those of the same folds are used.
+        prepared: The cohort they are about.
+        jobs: Fits at a time.
+
+    Returns:
+        Columns ``route`` (``"end_to_end"``, ``"biomarkers"``: in each fold the expert that validated best),
+        ``fraction, patients`` (labelled training patients, mean over runs), ``metric`` (``auc``, ``accuracy``),
+        ``mean, sd, ci_low, ci_high`` in percent.
+    """
+    rows = []
+    for share, of_share in specs.items():
+        runs, folds = find_runs(of_share), [spec.fold for spec in of_share]
+        given = [run for run in biomarker_runs if run.spec.fold in folds]
+        task = runs[0].spec.task
+        routes = {
+            END_TO_END: decide_end_to_end(runs, prepared),
+            BIOMARKERS: choose_by_validation(
+                decide_with_experts(given, task, prepared, jobs, label_share=share)
+            ),
+        }
+        patients = float(np.mean([_count_labelled(run, prepared, share) for run in runs]))
+        for route, row in routes.items():
+            tested = [(fold.labels, fold.probabilities, fold.groups) for fold in row.folds]
+            intervals = bootstrap_metrics(tested, prepared.profile.bootstrap_draws, 0)
+            values = pd.DataFrame([task_metrics(labels, p) for labels, p, _ in tested])
+            rows += [
+                {
+                    "route": route, "fraction": share, "patients": patients, "metric": metric,
+                    "mean": 100 * values[metric].mean(), "sd": 100 * values[metric].std(ddof=0),
+                    "ci_low": 100 * intervals[metric][0], "ci_high": 100 * intervals[metric][1],
+                }
+                for metric in ("auc", "accuracy")
+            ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _count_labelled(run: Run, prepared: PreparedCohort, share: float) -> int:
+    """Training groups whose labels a run saw."""
+    table = prepared.cohort.table
+    training = (run.splits == "train") & table[run.spec.task].notna().to_numpy()
+    return int(np.ceil(share * table["group_id"][training].nunique()))
