@@ -1,0 +1,65 @@
+"""Two people who rated the same public videos without knowing of each other.
+
+POCOVID's severities (Gare et al. 2022) and COVIDx-US' scores (Ebadi et al. 2021) use the same grades,
+0 to 3, and 32 videos stand in both collections under different names. ``registry/two_raters.csv`` says
+which; the scores themselves are read from the data folder.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from lusbio.cohorts.download import REGISTRY_FOLDER, read_published_table
+from lusbio.cohorts.pocovid import COLUMNS, METADATA_FILE, conservative_groups
+from lusbio.cohorts.pocovid import NAME as POCOVID
+from lusbio.errors import CohortError
+from lusbio.vocabulary import TASKS
+
+COVIDX_US = "covidx_us"
+SCORES_FILE = "LUSS_metadata.csv"
+
+
+def read_public_raters(data_folder: Path) -> pd.DataFrame:
+    """The grades of both raters for the videos that both rated. No video is needed for it.
+
+    Args:
+        data_folder: Holds ``pocovid/`` and ``covidx_us/`` (at least their tables).
+
+    Returns:
+        One row per video: ``video_id`` (POCOVID's), ``group_id`` (what may show one person, see
+        ``conservative_groups``), ``pocovid`` and ``covidx_us`` (class indices of ``lung_severity``, int64),
+        ``matched_by`` (how the pair was found; matches by title are the least certain).
+
+    Raises:
+        CohortError: If a table is missing (says how to get it), or a pair has no grade there.
+
+    Source: the matching is ours, by file name, by title and by hand.
+    """
+    data_folder = Path(data_folder)
+    pairs = pd.read_csv(REGISTRY_FOLDER / "two_raters.csv")
+    rows = read_published_table(data_folder / POCOVID, METADATA_FILE, POCOVID, COLUMNS)
+    rows = rows[rows["Type"].str.lower() == "video"]
+    rows = rows.assign(group_id=conservative_groups(rows)).drop_duplicates("Filename").set_index("Filename")
+    scores = read_published_table(data_folder / COVIDX_US, SCORES_FILE, COVIDX_US, ["id", "LUSS"])
+    found = pd.DataFrame({
+        "video_id": pairs["pocovid_filename"],
+        "group_id": pairs["pocovid_filename"].map(rows["group_id"]),
+        "pocovid": _grades(pairs["pocovid_filename"].map(rows["Lung Severity Score"])),
+        "covidx_us": _grades(pairs["covidx_us_id"].map(scores.set_index("id")["LUSS"])),
+        "matched_by": pairs["matched_by"],
+    })  # fmt: skip
+    problems = [
+        f"no grade of {column} for video {row['video_id']!r}; is this the published table?"
+        for row in found.to_dict("records")
+        for column in ("pocovid", "covidx_us")
+        if row[column] < 0
+    ]
+    if problems:
+        raise CohortError(data_folder, problems)
+    return found
+
+
+def _grades(cells: pd.Series) -> pd.Series:
+    """Class indices, -1 where there is no grade."""
+    grades = {name: number for number, name in enumerate(TASKS["lung_severity"].classes)}
+    return cells.map(grades).fillna(-1).astype("int64")
