@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 LUSBIO_DATA ?=
 
 # The paper's notebooks in the order they run: look at the data, train, then read what was trained.
-PAPER := 01_cohort 02_biomarkers 00_start_here 03_experts
+PAPER := 01_cohort 02_biomarkers 00_start_here 03_experts 04_generalization 05_agreement 06_another_backbone 10_closer_look
 # About the simulator, so only where its patients are.
 ifeq ($(COHORT),synthetic)
 PAPER += 08_simulator
@@ -26,7 +26,7 @@ endif
 
 # --- The environment: the active one if it has what the notebooks import, else .venv, made once ---
 STACK := torch pytorch_lightning sklearn pandas seaborn imageio av pooch pandera safetensors skops \
-         pydicom papermill nbconvert ipykernel
+         pydicom papermill nbconvert ipykernel mistune
 HAS_STACK = import sys; from importlib.util import find_spec; \
             sys.exit(sys.version_info < (3, 11) or not all(map(find_spec, sys.argv[1:])))
 
@@ -66,10 +66,11 @@ SAFE_COHORT := $(shell basename '$(subst ','\'',$(COHORT))' | \
                        sed 's/[^A-Za-z0-9_-][^A-Za-z0-9_-]*/_/g; s/^[_-]*//; s/[_-]*$$//')
 BUILD       := $(or $(LUSBIO_BUILD),build)
 OUT         := $(BUILD)/$(PROFILE)/$(SAFE_COHORT)/notebooks
-PACKAGE     := $(wildcard lusbio/*.py lusbio/*/*.py lusbio/*/*.csv lusbio/*/*/*.csv)
+PAGE        := $(BUILD)/$(PROFILE)/$(SAFE_COHORT)/paper.html
+PACKAGE     := $(wildcard lusbio/*.py lusbio/*.css lusbio/*/*.py lusbio/*/*.csv lusbio/*/*/*.csv)
 
-paper: $(PAPER:%=$(OUT)/%.ipynb) ## Every table and figure: trains (once), runs the notebooks
-	@echo "The paper: tables and figures in figures/$(PROFILE)/, its notebooks as pages in $(OUT)/"
+paper: $(PAGE) ## Every table and figure: trains (once), runs the notebooks
+	@echo "The paper: $(PAGE), with tables and figures in figures/$(PROFILE)/ and the notebooks beside it"
 
 smoke: ## The whole paper in miniature, synthetic, to see that it works
 	@$(MAKE) --no-print-directory paper PROFILE=smoke COHORT=synthetic
@@ -82,18 +83,22 @@ $(PAPER:%=$(OUT)/%.ipynb): $(OUT)/%.ipynb: notebooks/%.ipynb $(PACKAGE) $(OUT)/i
 	    --profile $(PROFILE) --cohort '$(subst ','\'',$(COHORT))' --jobs $(JOBS)
 
 $(OUT)/02_biomarkers.ipynb: | $(OUT)/01_cohort.ipynb
-$(patsubst %,$(OUT)/%.ipynb,00_start_here 03_experts 08_simulator): $(OUT)/02_biomarkers.ipynb
+$(patsubst %,$(OUT)/%.ipynb,$(filter-out 01_cohort 02_biomarkers,$(PAPER))): $(OUT)/02_biomarkers.ipynb
+
+# One page with everything that the notebooks made, in the paper's order.
+$(PAGE): $(PAPER:%=$(OUT)/%.ipynb) lusbio/paper_page.css
+	@$(RUN) -m lusbio.paper_page --profile $(PROFILE) --cohort '$(SAFE_COHORT)'
 
 # Which data and initial weights: rewritten only when they change. Of files, names, sizes and times count.
-# The simulator's notebook looks at COVID-BLUES too.
+# Notebooks about other cohorts look at the public ones too.
 DATA    := $(or $(LUSBIO_DATA),$(BUILD)/data)
-WATCHED := $(if $(filter synthetic,$(COHORT)),$(DATA)/covid_blues,$(DATA)/$(COHORT))
 # The + lets `make -n paper` look too, and so tell the truth.
 $(OUT)/inputs.txt: FORCE
 	+@mkdir -p $(OUT); cohort='$(subst ','\'',$(COHORT))'; \
 	    { echo "cohort $$cohort"; echo "data $(LUSBIO_DATA)"; \
-	      echo "weights $(LUSBIO_WEIGHTS)"; \
-      for place in "$$cohort" '$(subst ','\'',$(WATCHED))'; do \
+	      echo "weights $(LUSBIO_WEIGHTS) $(LUSBIO_WEIGHTS_I3D)"; \
+      for place in "$$cohort" '$(subst ','\'',$(DATA))/covid_blues' '$(subst ','\'',$(DATA))/pocovid' \
+          '$(subst ','\'',$(DATA))/covidx_us'; do \
         if [ -d "$$place" ]; then (cd "$$place" && pwd && ls -lRn | cksum); fi; done; } > $@.tmp; \
 	    if cmp -s $@.tmp $@; then rm $@.tmp; else mv $@.tmp $@; fi
 
