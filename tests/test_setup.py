@@ -136,7 +136,8 @@ LAYERS = (
     "decisions provenance scoring transfer",
     "tables routes elsewhere",
     "comparison agreement importance closer_look explanations generalization",
-    "figures drawings page_tables paper_page cli notebooks",
+    "figures",
+    "result_figures drawings page_tables paper_page cli notebooks",
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 MODULES = [path for path in sorted((ROOT / "lusbio").rglob("*.py")) if path != ROOT / "lusbio/__init__.py"]
