@@ -6,13 +6,14 @@ from torch import nn
 
 from lusbio import clips, training
 from lusbio.errors import LusbioError
-from lusbio.labels import BIOMARKER_TASK, keep_share, repeat_rare, select_rows
+from lusbio.labels import BIOMARKER_TASK, keep_fraction, repeat_rare, select_rows
+from lusbio.models import OTHER_BACKBONE, USUAL_BACKBONE
 from lusbio.models.i3d import I3DResNet50
 from lusbio.models.tsm import TSMResNet18
 from lusbio.models.weights import load_initial_weights, read_weights
 from lusbio.runs import PreparedCohort, RunSpec, is_finished, runs_folder
 
-BACKBONES = {"tsm_resnet18": TSMResNet18, "i3d_resnet50": I3DResNet50}
+BACKBONES = {USUAL_BACKBONE: TSMResNet18, OTHER_BACKBONE: I3DResNet50}
 """The networks by the name that a ``RunSpec`` calls them."""
 
 
@@ -52,7 +53,7 @@ def choose_rows(
     """
     table = prepared.cohort.table
     rows, targets, masked = select_rows(table, prepared.splits(spec.fold), spec.task)
-    rows["train"] = keep_share(table, rows["train"], spec.label_share, spec.seed)
+    rows["train"] = keep_fraction(table, rows["train"], spec.label_fraction, spec.seed)
     return rows, targets, masked
 
 
@@ -95,6 +96,25 @@ def assemble(
         seed=spec.seed,
     )
     return module, data, origin
+
+
+def predict_all(
+    module: training.VideoModule, data: clips.ClipDataModule, spec: RunSpec, device: torch.device
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a trained network says of every video of its cohort.
+
+    Args:
+        module: From ``assemble``, trained.
+        data: From ``assemble``.
+        spec: The run.
+        device: Where to compute.
+
+    Returns:
+        Probabilities (V, K) and features, as ``training.predict``.
+    """
+    rows = np.arange(len(data.dataset))
+    loader = clips.evaluation_loader(data.dataset, rows, spec.training.evaluation_clips)
+    return training.predict(module, loader, device=device)
 
 
 def _start(network: nn.Module, spec: RunSpec) -> str:

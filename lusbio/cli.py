@@ -104,6 +104,11 @@ def _add_jobs(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _say(line: str) -> None:
+    """For a person; standard output is for what other programs read."""
+    print(line, file=sys.stderr)
+
+
 def run_fetch(options: argparse.Namespace) -> None:
     """``lusbio fetch``."""
     from lusbio.cohorts.download import fetch
@@ -146,8 +151,9 @@ def run_train(options: argparse.Namespace) -> None:
     """``lusbio train``, with and without ``--final``."""
     from lusbio.cohorts.sources import load_cohort
     from lusbio.execution import execute_many
-    from lusbio.grid import OTHER_BACKBONE, USUAL_BACKBONE, list_grid
-    from lusbio.models.weights import find_initial_weights
+    from lusbio.grid import list_grid
+    from lusbio.models import OTHER_BACKBONE, USUAL_BACKBONE
+    from lusbio.provenance import settle_initial_weights
     from lusbio.runs import prepare_cohort
     from lusbio.scoring import default_model_folder, train_final
 
@@ -155,16 +161,16 @@ def run_train(options: argparse.Namespace) -> None:
         raise LusbioError("--out goes with --final; without it, runs lie in the build folder")
     profile = find_profile(options.profile)
     cohort = load_cohort(options.cohort, profile, options.jobs)
-    weights = find_initial_weights(profile.initial_weights)
-    print(weights.description, file=sys.stderr)
     prepared = prepare_cohort(cohort, profile, options.jobs, protocol="final" if options.final else None)
     if options.final:
         folder = options.out or default_model_folder(cohort.name, profile.name)
-        train_final(prepared, folder, weights.name)
+        train_final(prepared, folder, settle_initial_weights(prepared, say=_say))
         print(folder)
         return
-    other = find_initial_weights(profile.initial_weights, OTHER_BACKBONE)
-    specs = list_grid(prepared, {USUAL_BACKBONE: weights.name, OTHER_BACKBONE: other.name})
+    weights = {
+        name: settle_initial_weights(prepared, name, _say) for name in (USUAL_BACKBONE, OTHER_BACKBONE)
+    }
+    specs = list_grid(prepared, weights)
     for run in execute_many(specs, prepared, options.jobs):
         print(run.folder)
 

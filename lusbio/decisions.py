@@ -17,7 +17,7 @@ import pandas as pd
 from lusbio.evidence import END_TO_END, MAJORITY, PRETRAINED, SHUFFLED, Evidence, handed_over, take_evidence
 from lusbio.experts import EXPERT_NAMES, Expert, fit_expert
 from lusbio.files import code_fingerprint, write_csv, write_json
-from lusbio.labels import classes_of, encode_task, keep_share
+from lusbio.labels import classes_of, encode_task, keep_fraction
 from lusbio.runs import PreparedCohort, Run, check_same_videos
 
 NETWORK = "E2E"
@@ -100,7 +100,7 @@ def decide_with_experts(
     jobs: int = 1,
     *,
     experts: Sequence[str] = EXPERT_NAMES,
-    label_share: float = 1.0,
+    label_fraction: float = 1.0,
     shuffled: bool = False,
 ) -> list[Decisions]:
     """Fit experts on evidence and let them decide a task.
@@ -114,7 +114,7 @@ def decide_with_experts(
         prepared: The cohort they are about.
         jobs: Fits at a time.
         experts: Which of ``EXPERT_NAMES``.
-        label_share: Share of the training patients whose labels are used, see ``labels.keep_share``.
+        label_fraction: Share of the training patients whose labels are used, see ``labels.keep_fraction``.
         shuffled: Deal the training and validation labels anew among the videos: what is then found is chance.
 
     Returns:
@@ -126,7 +126,7 @@ def decide_with_experts(
     work = [(name, k) for name in experts for k in range(len(evidence.runs))]
     with joblib.parallel_config("loky", inner_max_num_threads=1):
         done = joblib.Parallel(n_jobs=jobs)(
-            joblib.delayed(_expert_decides)(name, evidence, k, task, prepared, label_share, shuffled)
+            joblib.delayed(_expert_decides)(name, evidence, k, task, prepared, label_fraction, shuffled)
             for name, k in work
         )
     results = dict(zip(work, done, strict=True))
@@ -216,18 +216,18 @@ def _expert_decides(
     k: int,
     task: str,
     prepared: PreparedCohort,
-    label_share: float,
+    label_fraction: float,
     shuffled: bool,
 ) -> tuple[np.ndarray, float]:
     """Probabilities for all videos (V, K) and the minutes of fitting; kept in the folder of run ``k``."""
     run, values = evidence.runs[k], evidence.values[k]
     check_same_videos(run, prepared)
-    labels = _labels_to_learn(run, task, prepared, label_share, shuffled)
+    labels = _labels_to_learn(run, task, prepared, label_fraction, shuffled)
     content = hashlib.sha256(np.ascontiguousarray(values).tobytes() + labels.tobytes()).hexdigest()
     code = code_fingerprint("decisions.py", "experts.py", "labels.py", "splits.py")
     known = json.dumps([content, code, version("scikit-learn"), classes_of(prepared.cohort.table, task)])
     features = SHUFFLED if shuffled else evidence.features
-    kind = features if label_share == 1 else f"{features}_share_{label_share:g}"
+    kind = features if label_fraction == 1 else f"{features}_share_{label_fraction:g}"
     stem = f"{kind}-{task}-{name.replace(' ', '_')}-{hashlib.sha256(known.encode()).hexdigest()[:12]}"
     path, timing = run.folder / "experts" / f"{stem}.csv", run.folder / "experts" / f"{stem}.timing.json"
     if not path.exists():
@@ -242,14 +242,14 @@ def _expert_decides(
 
 
 def _labels_to_learn(
-    run: Run, task: str, prepared: PreparedCohort, label_share: float, shuffled: bool
+    run: Run, task: str, prepared: PreparedCohort, label_fraction: float, shuffled: bool
 ) -> np.ndarray:
     """Class indices of all videos, int64 (V,); -1 for training videos whose label is not used."""
     table = prepared.cohort.table
     labels = encode_task(table, task)
-    if label_share < 1:
+    if label_fraction < 1:
         training = np.flatnonzero((run.splits == "train") & (labels >= 0))
-        labels[np.setdiff1d(training, keep_share(table, training, label_share, run.spec.seed))] = -1
+        labels[np.setdiff1d(training, keep_fraction(table, training, label_fraction, run.spec.seed))] = -1
     if shuffled:
         for split in ("train", "val"):
             rows = np.flatnonzero((run.splits == split) & (labels >= 0))

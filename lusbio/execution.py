@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 
 from lusbio.errors import LusbioError
-from lusbio.files import atomic_path, code_fingerprint, write_csv, write_json
+from lusbio.files import atomic_path, write_csv, write_json
+from lusbio.models import USUAL_BACKBONE
 from lusbio.runs import (
-    TRAINING_CODE,
     PreparedCohort,
     Run,
     RunSpec,
@@ -28,6 +28,7 @@ from lusbio.runs import (
     find_runs,
     is_finished,
     runs_folder,
+    training_code,
 )
 
 
@@ -71,7 +72,7 @@ def _follow_logs(specs: Sequence[RunSpec], say: Callable[[str], None]) -> Iterat
     names = [describe_spec(spec) for spec in specs]
     logs = [runs_folder() / spec.run_id / "log.txt" for spec in specs]
     positions = [log.stat().st_size if log.exists() else 0 for log in logs]
-    clock = GridClock(sum(_cost(spec) * spec.training.epochs for spec in specs))
+    clock = GridClock(sum(_cost(spec) * (spec.training.epochs - _epochs_done(spec)) for spec in specs))
     finished = threading.Event()
 
     def say_news() -> None:
@@ -100,9 +101,15 @@ def _follow_logs(specs: Sequence[RunSpec], say: Callable[[str], None]) -> Iterat
         say_news()
 
 
+def _epochs_done(spec: RunSpec) -> int:
+    """Epochs that an interrupted run has finished."""
+    log = runs_folder() / spec.run_id / "log.csv"
+    return len(pd.read_csv(log)) if log.exists() else 0
+
+
 def _cost(spec: RunSpec) -> float:
     """What an epoch of a run costs beside one of the usual network, roughly: only for telling how long it takes."""
-    return 1.0 if spec.backbone == "tsm_resnet18" else 2.1
+    return 1.0 if spec.backbone == USUAL_BACKBONE else 2.1
 
 
 def in_waves(specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
@@ -193,7 +200,7 @@ def _train(spec: RunSpec, prepared: PreparedCohort, folder: Path) -> None:
     }
     write_json(timing, folder / "timing.json")
     info = {
-        "spec": asdict(spec), "code": code_fingerprint(*TRAINING_CODE), "initial_weights": origin, **best,
+        "spec": asdict(spec), "code": training_code(spec.backbone), "initial_weights": origin, **best,
         "videos": {split: int(n) for split, n in predictions["split"].value_counts().sort_index().items()},
         "trained_on": len(rows["train"]), "validated_on": len(rows["val"]), "masked": masked,
         "device": training.describe_device(device), "precision": training.choose_precision(device),
@@ -206,13 +213,13 @@ def _train(spec: RunSpec, prepared: PreparedCohort, folder: Path) -> None:
 
 def _predict_all(module, data, prepared: PreparedCohort, spec: RunSpec, folder: Path, device) -> pd.DataFrame:
     """Weights, predictions and features of every video of the cohort, into the run's folder."""
-    from lusbio import clips, training
+    from lusbio import assembly
     from lusbio.models.weights import save_weights
 
-    table = prepared.cohort.table
-    loader = clips.evaluation_loader(data.dataset, np.arange(len(table)), spec.training.evaluation_clips)
-    probabilities, features = training.predict(module, loader, device=device)
-    predictions = pd.DataFrame({"video_id": table["video_id"], "split": prepared.splits(spec.fold)})
+    probabilities, features = assembly.predict_all(module, data, spec, device)
+    predictions = pd.DataFrame(
+        {"video_id": prepared.cohort.table["video_id"], "split": prepared.splits(spec.fold)}
+    )
     predictions[[f"p_{k}" for k in range(probabilities.shape[1])]] = probabilities
     save_weights(module.network, folder / "weights.safetensors")
     write_csv(predictions, folder / "predictions.csv")

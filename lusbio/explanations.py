@@ -10,10 +10,10 @@ import pandas as pd
 from lusbio.cohorts.sources import load_cohort
 from lusbio.execution import execute_many
 from lusbio.experts import Expert
-from lusbio.files import code_fingerprint
 from lusbio.labels import BIOMARKER_TASK
+from lusbio.models import USUAL_BACKBONE
 from lusbio.profiles import PROFILES, find_profile
-from lusbio.runs import TRAINING_CODE, PreparedCohort, Run, is_finished, load_run, prepare_cohort, runs_folder
+from lusbio.runs import PreparedCohort, Run, is_finished, load_run, prepare_cohort, runs_folder, training_code
 from lusbio.vocabulary import BIOMARKER_FLAGS, BIOMARKERS
 
 TINY = replace(
@@ -72,12 +72,10 @@ def _finished_runs(cohort: str, profile: str) -> list[Run]:
     """Biomarker runs of a cohort and profile, of the code at hand: low folds first, among equals the newest."""
     found = []
     for folder in runs_folder().glob(f"{BIOMARKER_TASK}-fold*"):
-        if not is_finished(folder) or (run := load_run(folder)).info["code"] != code_fingerprint(
-            *TRAINING_CODE
-        ):
+        if not is_finished(folder) or (run := load_run(folder)).info["code"] != training_code(USUAL_BACKBONE):
             continue
         spec = run.spec
-        usual = spec.backbone == "tsm_resnet18" and spec.label_share == 1 and not spec.starts_from
+        usual = spec.backbone == USUAL_BACKBONE and spec.label_fraction == 1 and not spec.starts_from
         if usual and spec.profile == profile and spec.cohort in (cohort, Path(cohort).name):
             found.append((spec.fold, -(folder / "run.json").stat().st_mtime, run))
     return [run for _, _, run in sorted(found, key=lambda entry: entry[:2])]

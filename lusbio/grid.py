@@ -3,8 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+import pandas as pd
+
 from lusbio.errors import LeakageError, LusbioError
-from lusbio.labels import BIOMARKER_TASK, keep_share, select_rows
+from lusbio.labels import BIOMARKER_TASK, keep_fraction, select_rows
+from lusbio.models import OTHER_BACKBONE, USUAL_BACKBONE
 from lusbio.runs import PreparedCohort, RunSpec
 from lusbio.splits import run_folds
 from lusbio.vocabulary import TASKS
@@ -12,12 +16,9 @@ from lusbio.vocabulary import TASKS
 PRETRAINED_TASK = "lung_severity"
 """What networks pretrained on biomarkers are trained for, and whose features decide other tasks (Table 1)."""
 
-USUAL_BACKBONE, OTHER_BACKBONE = "tsm_resnet18", "i3d_resnet50"
-"""Of all tables but Table 6, and of Table 6."""
-
 
 def find_tasks(prepared: PreparedCohort) -> tuple[list[str], dict[str, str]]:
-    """What a cohort has labels to learn: at least two classes to train on and a label to validate on, in every run.
+    """What a cohort has labels to learn: in every run two classes, and labels to validate and test on.
 
     Args:
         prepared: The cohort.
@@ -30,13 +31,21 @@ def find_tasks(prepared: PreparedCohort) -> tuple[list[str], dict[str, str]]:
     for task in (BIOMARKER_TASK, *TASKS):
         try:
             for fold in run_folds(prepared.protocol):
-                select_rows(prepared.cohort.table, prepared.splits(fold), task)
+                _, targets, _ = select_rows(prepared.cohort.table, prepared.splits(fold), task)
+                _check_tested(targets, prepared.splits(fold), task)
             learnable.append(task)
         except LeakageError:
             raise
         except LusbioError as error:
             reasons[task] = str(error)
     return learnable, reasons
+
+
+def _check_tested(targets: np.ndarray, splits: pd.Series, task: str) -> None:
+    known = ~np.isnan(targets).all(1) if targets.ndim == 2 else targets >= 0
+    tested = (splits == "test").to_numpy()
+    if tested.any() and not known[tested].any():
+        raise LusbioError(f"no test video has a label for {task}")
 
 
 def list_specs(prepared: PreparedCohort, initial_weights: str) -> list[RunSpec]:
@@ -130,7 +139,7 @@ def list_with_fewer_labels(
     folds = run_folds(prepared.protocol)[: prepared.profile.label_folds]
     for share in (*prepared.profile.label_fractions, 1.0):
         specs = [
-            spec for spec in prepared.specs(task, initial_weights, label_share=share) if spec.fold in folds
+            spec for spec in prepared.specs(task, initial_weights, label_fraction=share) if spec.fold in folds
         ]
         if all(_has_two_classes(prepared, spec) for spec in specs):
             found[share] = specs
@@ -139,7 +148,7 @@ def list_with_fewer_labels(
 
 def _has_two_classes(prepared: PreparedCohort, spec: RunSpec) -> bool:
     rows, targets, _ = select_rows(prepared.cohort.table, prepared.splits(spec.fold), spec.task)
-    kept = keep_share(prepared.cohort.table, rows["train"], spec.label_share, spec.seed)
+    kept = keep_fraction(prepared.cohort.table, rows["train"], spec.label_fraction, spec.seed)
     return len(set(targets[kept])) >= 2
 
 
@@ -151,15 +160,18 @@ def list_other_backbone(prepared: PreparedCohort, initial_weights: str) -> list[
         initial_weights: Of the other backbone, see ``RunSpec``.
 
     Returns:
-        Specs, task by task; what the cohort has too few labels for is left out.
+        Specs, task by task; what the cohort has too few labels for is left out, and where that is all tasks
+        of the profile, one that can be learnt takes their place.
     """
     profile, (learnable, _) = prepared.profile, find_tasks(prepared)
+    tasks = [task for task in profile.backbone_tasks if task in learnable]
+    if not set(tasks) - {BIOMARKER_TASK}:
+        tasks.append(choose_efficiency_task(prepared))
     folds = run_folds(prepared.protocol)[: profile.backbone_folds]
     changes = {"backbone": OTHER_BACKBONE, "training": profile.backbone_training}
     return [
         spec
-        for task in profile.backbone_tasks
-        if task in learnable
+        for task in tasks
         for spec in prepared.specs(task, initial_weights, **changes)
         if spec.fold in folds
     ]

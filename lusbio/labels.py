@@ -18,7 +18,7 @@ def encode_task(table: pd.DataFrame, task: str) -> np.ndarray:
 
     Args:
         table: A cohort's table.
-        task: A key of ``TASKS``.
+        task: A key of ``TASKS``, or a task of one's own.
 
     Returns:
         int64 (V,): the position of the class in ``classes_of(table, task)``, -1 where unknown.
@@ -46,13 +46,13 @@ def classes_of(table: pd.DataFrame, task: str) -> tuple[str, ...]:
     raise LusbioError(f"task {task!r} is not one of {', '.join(TASKS)}, nor was it added with `with_task`")
 
 
-def keep_share(table: pd.DataFrame, rows: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Some of the patients of a training set; a smaller share is part of every larger one.
+def keep_fraction(table: pd.DataFrame, rows: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Some of the patients of a training set; a smaller fraction is part of every larger one.
 
     Args:
         table: A cohort's table.
         rows: Rows to choose from, int64.
-        share: Of the groups, above 0, at most 1; rounded up.
+        fraction: Of the groups, above 0, at most 1; rounded up.
         seed: Decides the order in which groups are taken.
 
     Returns:
@@ -61,7 +61,7 @@ def keep_share(table: pd.DataFrame, rows: np.ndarray, share: float, seed: int) -
     of_row = table["group_id"].iloc[rows].to_numpy()
     groups = np.unique(of_row)
     order = np.random.default_rng([seed, len(groups)]).permutation(groups)
-    return rows[np.isin(of_row, order[: int(np.ceil(share * len(groups)))])]
+    return rows[np.isin(of_row, order[: int(np.ceil(fraction * len(groups)))])]
 
 
 def select_rows(
@@ -75,7 +75,7 @@ def select_rows(
     Args:
         table: A cohort's table.
         splits: ``train``, ``val`` or ``test`` per row.
-        task: ``BIOMARKER_TASK`` or a key of ``TASKS``.
+        task: ``BIOMARKER_TASK``, a key of ``TASKS``, or a task of one's own.
 
     Returns:
         Row numbers with a known target by split (``train``, ``val``); targets of all videos,
@@ -112,7 +112,7 @@ def repeat_rare(table: pd.DataFrame, rows: np.ndarray, task: str, seed: int) -> 
     Args:
         table: A cohort's table.
         rows: Training rows, int64.
-        task: ``BIOMARKER_TASK``, balanced by lung severity, or a key of ``TASKS``, balanced by itself.
+        task: ``BIOMARKER_TASK``, balanced by lung severity, or a task, balanced by itself.
         seed: Of the draws.
 
     Returns:

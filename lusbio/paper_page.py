@@ -50,7 +50,7 @@ SECTIONS = (
     Section("fig2", "Fig. 2: the annotator", ("fig2",), "05_agreement"),
     Section("fig3", "Fig. 3: the cohort", ("fig3",), "01_cohort"),
     Section("fig4", "Fig. 4: a frame per severity", ("fig4",), "01_cohort"),
-    Section("table1", "Table 1: every task, every classifier", ("table1",), "03_experts"),
+    Section("table1", "Table 1: every task, every classifier", ("table1", "cost"), "03_experts"),
     Section("table2", "Table 2: finding biomarkers", ("table2", "biomarker_aucs", "learning_curves"),
             "02_biomarkers"),
     Section("table3", "Table 3: generalization", ("table3",), "04_generalization", "the POCOVID cohort"),
@@ -59,7 +59,7 @@ SECTIONS = (
     Section("table5", f"Table 5: the {len(BIOMARKERS)} biomarkers", ("table5",), "01_cohort"),
     Section("table6", "Table 6: another backbone", ("table6",), "06_another_backbone"),
     Section("table7", "Table 7: severity in detail", ("table7",), "03_experts"),
-    Section("beyond", "What the paper did not have: differences and cost", ("differences", "cost"), "03_experts"),
+    Section("beyond", "What the paper did not have: paired differences", ("differences",), "03_experts"),
     Section("closer", "What the paper did not have: a closer look", (
         "label_efficiency", "kappa", "confusion", "operating_points", "calibration", "reliability", "importance",
     ), "10_closer_look"),

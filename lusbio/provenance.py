@@ -2,13 +2,14 @@
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from lusbio import __version__, paths
+from lusbio.files import write_json
 from lusbio.labels import BIOMARKER_TASK
-from lusbio.profiles import Profile
+from lusbio.models import USUAL_BACKBONE
+from lusbio.paths import build_folder
 from lusbio.runs import PreparedCohort, Run, RunSpec
 
 
@@ -99,36 +100,38 @@ def describe_runs(prepared: PreparedCohort, runs: Sequence[Run]) -> tuple[dict, 
 
 def describe_kind(spec: RunSpec) -> str:
     """What a run is in the paper, without its task and fold: a row of the list of minutes."""
-    if spec.backbone != "tsm_resnet18":
+    if spec.backbone != USUAL_BACKBONE:
         return f"other backbone, {spec.backbone}"
     if spec.starts_from:
         return "pretrained on biomarkers"
-    if spec.label_share < 1:
-        return f"{100 * spec.label_share:g} % of the labels"
+    if spec.label_fraction < 1:
+        return f"{100 * spec.label_fraction:g} % of the labels"
     return "biomarker network" if spec.task == BIOMARKER_TASK else "end-to-end"
 
 
-def settle_initial_weights(folder: Path, profile: Profile, backbone: str = "tsm_resnet18") -> str:
-    """What the runs behind the tables in a folder started from, so that all notebooks mean the same runs.
+def settle_initial_weights(
+    prepared: PreparedCohort, backbone: str = USUAL_BACKBONE, say: Callable[[str], None] = print
+) -> str:
+    """What the networks of a profile and cohort start from; looked for once, so that all notebooks mean the same runs.
+
+    The answer is kept in the build folder. A network that appears or goes later changes nothing; another
+    file named by the environment, or ``initial_weights.json`` removed, does.
 
     Args:
-        folder: Figures folder of a profile and cohort.
-        profile: The profile.
-        backbone: A key of ``assembly.BACKBONES``.
+        prepared: The cohort.
+        backbone: ``USUAL_BACKBONE`` or ``OTHER_BACKBONE``.
+        say: Takes a line that says which weights, and why these.
 
     Returns:
-        What ``run.json`` in the folder names; where notebook 02 has not run yet, what can be found
-        now. Printed as well.
+        A name for ``RunSpec.initial_weights``.
     """
-    described = folder / "run.json"
-    known = (
-        json.loads(described.read_text(encoding="utf-8"))["initial_weights"] if described.is_file() else {}
-    )
-    if backbone in known:
-        print(f"initial weights, as in notebook 02: {known[backbone]}")
-        return known[backbone]
-    from lusbio.models.weights import find_initial_weights
+    from lusbio.models.weights import find_initial_weights, names_a_file
 
-    found = find_initial_weights(profile.initial_weights, backbone)
-    print(found.description)
-    return found.name
+    path = build_folder(prepared.profile.name, prepared.cohort.name, "initial_weights.json")
+    settled = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if backbone not in settled or names_a_file(backbone):
+        found = find_initial_weights(prepared.profile.initial_weights, backbone)
+        settled[backbone] = {"name": found.name, "description": found.description}
+        write_json(settled, path)
+    say(f"{backbone}: {settled[backbone]['description']}")
+    return settled[backbone]["name"]

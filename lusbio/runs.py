@@ -17,22 +17,41 @@ from lusbio.cohorts.table import Cohort, fingerprint
 from lusbio.errors import LusbioError
 from lusbio.files import code_fingerprint
 from lusbio.labels import BIOMARKER_TASK, classes_of, encode_task
+from lusbio.models import OTHER_BACKBONE, USUAL_BACKBONE
 from lusbio.paths import build_folder
 from lusbio.profiles import Profile, TrainingSettings
 from lusbio.splits import assign_splits, choose_protocol, make_folds, run_folds
-from lusbio.videos import CachedVideo, FrameCache
-from lusbio.vocabulary import BIOMARKER_NAMES, TASKS, Task
+from lusbio.videos import DECODING, CachedVideo, FrameCache
+from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
 
-TRAINING_CODE = ("assembly.py", "labels.py", "clips.py", "training.py", "splits.py", "models")
-"""What decides the numbers of a training; see ``files.code_fingerprint``."""
+_TRAINING_CODE = (
+    *("assembly.py", "labels.py", "clips.py", "training.py", "splits.py"),
+    *("models/resnet.py", "models/fitting.py"),
+)
+_BACKBONE_CODE = {USUAL_BACKBONE: "models/tsm.py", OTHER_BACKBONE: "models/i3d.py"}
+
+
+def training_code(backbone: str) -> str:
+    """A hash of the code that decides the numbers of a training; see ``files.code_fingerprint``.
+
+    Args:
+        backbone: ``USUAL_BACKBONE`` or ``OTHER_BACKBONE``.
+
+    Returns:
+        12 hexadecimal digits.
+    """
+    return code_fingerprint(*_TRAINING_CODE, _BACKBONE_CODE[backbone])
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """Everything that decides the numbers of one training.
+    """Everything that decides the numbers of one training, but for the last digits.
+
+    The device and its precision are recorded in ``run.json`` and are no part of the spec: runs made on a
+    GPU can be read anywhere.
 
     Attributes:
-        task: ``"biomarkers"``, or a key of ``TASKS`` for an end-to-end network.
+        task: ``"biomarkers"``, or for an end-to-end network a key of ``TASKS`` or a task added with ``with_task``.
         fold: Run fold of the protocol.
         profile: Name of the profile.
         training: Its settings.
@@ -42,8 +61,8 @@ class RunSpec:
         outputs: Names of the K outputs: biomarkers, or the classes of the task.
         initial_weights: ``"scratch"``, what ``models.weights`` says of the file it found, or ``"run:"`` and
             the ``run_id`` of a run whose network it starts from.
-        backbone: A key of ``assembly.BACKBONES``.
-        label_share: Share of the training patients whose labels are used.
+        backbone: ``USUAL_BACKBONE`` or ``OTHER_BACKBONE``.
+        label_fraction: Share of the training patients whose labels are used.
         seed: Seed of initial weights, order, clips, augmentation and dropout.
     """
 
@@ -56,14 +75,14 @@ class RunSpec:
     protocol: str
     outputs: tuple[str, ...]
     initial_weights: str = "scratch"
-    backbone: str = "tsm_resnet18"
-    label_share: float = 1.0
+    backbone: str = USUAL_BACKBONE
+    label_fraction: float = 1.0
     seed: int = 0
 
     @property
     def run_id(self) -> str:
         """The name of the run's folder, e.g. ``"biomarkers-fold0-3f2a..."``."""
-        decisive = {"spec": asdict(self), "code": code_fingerprint(*TRAINING_CODE)}
+        decisive = {"spec": asdict(self), "code": training_code(self.backbone)}
         content = json.dumps(decisive, sort_keys=True)
         return f"{self.task}-fold{self.fold}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
@@ -82,12 +101,12 @@ class RunSpec:
 def describe_spec(spec: RunSpec) -> str:
     """A run in a few words, for a person at the terminal, e.g. ``"lung_severity fold 0, 25 % of the labels"``."""
     parts = [f"{spec.task} fold {spec.fold}"]
-    if spec.backbone != "tsm_resnet18":
+    if spec.backbone != USUAL_BACKBONE:
         parts.append(spec.backbone)
     if spec.starts_from:
         parts.append(f"pretrained on {spec.starts_from.split('-')[0]}")
-    if spec.label_share < 1:
-        parts.append(f"{100 * spec.label_share:g} % of the labels")
+    if spec.label_fraction < 1:
+        parts.append(f"{100 * spec.label_fraction:g} % of the labels")
     return ", ".join(parts)
 
 
@@ -100,7 +119,7 @@ class PreparedCohort:
         profile: The profile whose frame size the videos have.
         videos: Decoded videos, one per row of the table.
         data: Fingerprint of table and videos.
-        protocol: ``"paper"`` or ``"cross"``.
+        protocol: ``"paper"``, ``"cross"`` or ``"final"``.
         folds: One row per group: ``group_id``, ``fold``.
     """
 
@@ -132,32 +151,35 @@ class PreparedCohort:
         specs = [RunSpec(task, fold, *known, initial_weights) for fold in run_folds(self.protocol)]
         return [replace(spec, **changes) for spec in specs]
 
-    def with_task(self, task: Task, values: pd.Series) -> "PreparedCohort":
+    def with_task(self, name: str, classes: Sequence[str], values: pd.Series) -> "PreparedCohort":
         """The cohort with one more task; its finished runs stay valid.
 
         Args:
-            task: Name and classes of the task; its title is what tables show of the name.
+            name: Of the task; tables show it with spaces for underscores.
+            classes: At least two, in the order in which they are to be shown.
             values: One of the classes per row of the table, NaN where unknown.
 
         Returns:
-            A cohort whose table has the column ``task.name``.
+            A cohort whose table has the column ``name``.
 
         Raises:
-            LusbioError: If the table has that column already, or there are other values than the classes.
+            LusbioError: If the table has that column already, there are other values than the classes, or
+                fewer than two of the classes are there.
         """
-        if task.name in self.cohort.table or task.name == BIOMARKER_TASK:
+        classes, known = tuple(classes), set(values.dropna().astype(str))
+        if name in self.cohort.table or name == BIOMARKER_TASK:
             raise LusbioError(
-                f"task {task.name!r}: the cohort's table has that column already, choose another name"
+                f"task {name!r}: the cohort's table has that column already, choose another name"
             )
-        strange = sorted(set(values.dropna().astype(str)) - set(task.classes))
-        if strange:
+        if strange := sorted(known - set(classes)):
+            raise LusbioError(f"task {name!r}: value {strange[0]!r} is not one of {', '.join(classes)}")
+        if len(known) < 2:
             raise LusbioError(
-                f"task {task.name!r}: value {strange[0]!r} is not one of {', '.join(task.classes)}"
+                f"task {name!r}: {values.notna().sum()} of {len(values)} videos have a label, of {len(known)} of "
+                f"the {len(classes)} classes; expected at least 2"
             )
-        column = pd.Categorical(
-            values.where(values.isna(), values.astype(str)), categories=list(task.classes)
-        )
-        table = self.cohort.table.assign(**{task.name: column})
+        column = pd.Categorical(values.where(values.isna(), values.astype(str)), categories=list(classes))
+        table = self.cohort.table.assign(**{name: column})
         return replace(self, cohort=replace(self.cohort, table=table))
 
     def data_of(self, task: str) -> str:
@@ -194,7 +216,8 @@ def prepare_cohort(
     cache = FrameCache(build_folder("cache"), profile.training.image_size)
     videos = cache.prepare(cohort.video_paths(), jobs)
     content = {
-        video_id: video.sha256 for video_id, video in zip(cohort.table["video_id"], videos, strict=True)
+        video_id: f"{video.sha256}{DECODING}"
+        for video_id, video in zip(cohort.table["video_id"], videos, strict=True)
     }
     protocol = protocol or choose_protocol(cohort.table["group_id"].nunique(), cohort.simulated)
     folds = make_folds(cohort.table, protocol)
@@ -210,7 +233,7 @@ class Run:
         spec: What it was.
         info: The content of ``run.json``.
         predictions: One row per video: ``video_id, split, p_0 ... p_K-1``.
-        features: float32 (V, 512), rows as in ``predictions``.
+        features: float32 (V, 512), or 2048 for the other backbone; rows as in ``predictions``.
         minutes: Training and prediction, finished epochs before an interruption included.
     """
 

@@ -20,14 +20,14 @@ from lusbio.errors import CohortError, LusbioError, VideoError
 from lusbio.evidence import fill_masked, handed_over
 from lusbio.execution import execute_many
 from lusbio.experts import Expert, load_expert, save_expert
-from lusbio.files import code_fingerprint, write_json
-from lusbio.grid import OTHER_BACKBONE, find_tasks
+from lusbio.files import write_json
+from lusbio.grid import find_tasks
 from lusbio.labels import BIOMARKER_TASK, encode_task
 from lusbio.metrics import biomarker_metrics, task_metrics
+from lusbio.models import USUAL_BACKBONE
 from lusbio.paths import build_folder
 from lusbio.profiles import TrainingSettings
 from lusbio.runs import (
-    TRAINING_CODE,
     PreparedCohort,
     Run,
     RunSpec,
@@ -35,6 +35,7 @@ from lusbio.runs import (
     labels_of,
     load_run,
     runs_folder,
+    training_code,
 )
 from lusbio.videos import VIDEO_SUFFIXES, CachedVideo, DecodedVideo, decode_video
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
@@ -174,11 +175,9 @@ def _find_run() -> Model:
         if not is_finished(folder):
             continue
         info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        if info["code"] != code_fingerprint(*TRAINING_CODE):
+        if info["code"] != training_code(USUAL_BACKBONE):  # of other code, or of another backbone
             continue
         model = Model(folder, RunSpec.from_json(info["spec"]), tuple(info["masked"]), {})
-        if model.spec.backbone == OTHER_BACKBONE:
-            continue
         size = model.settings.frames * model.settings.image_size**2
         candidates.append(((size, -len(model.masked), (folder / "run.json").stat().st_mtime), model))
     if not candidates:

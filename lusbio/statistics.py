@@ -297,7 +297,7 @@ def bootstrap_metrics(
         Efron and Tibshirani 1993, percentile intervals, with the patient as the unit that is drawn.
     """
     return {
-        name: percentile_interval(draws) for name, draws in _draw_means(runs, n_draws, seed, measure).items()
+        name: percentile_interval(draws) for name, draws in draw_means(runs, n_draws, seed, measure).items()
     }
 
 
@@ -333,7 +333,7 @@ def paired_difference(
     if not same:
         raise LusbioError("the runs differ in number, labels or groups; pair them by run and video")
     values = (_values(first, measure), _values(second, measure))
-    draws = (_draw_means(first, n_draws, seed, measure), _draw_means(second, n_draws, seed, measure))
+    draws = (draw_means(first, n_draws, seed, measure), draw_means(second, n_draws, seed, measure))
     differences = {}
     for name in values[0]:
         drawn = draws[0][name] - draws[1][name]
@@ -362,7 +362,7 @@ def estimate(runs: Sequence[Tested], n_draws: int, seed: int, measure: Measure) 
         LusbioError: If arrays of a run do not belong together.
     """
     values = _values(runs, measure)
-    draws = _draw_means(runs, n_draws, seed, measure)
+    draws = draw_means(runs, n_draws, seed, measure)
     return {name: Estimate(value, *percentile_interval(draws[name])) for name, value in values.items()}
 
 
@@ -434,7 +434,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def _draw_means(runs: Sequence[Tested], n_draws: int, seed: int, measure: Measure) -> dict[str, np.ndarray]:
+def draw_means(runs: Sequence[Tested], n_draws: int, seed: int, measure: Measure) -> dict[str, np.ndarray]:
     """Each metric in each draw of patients, averaged over the runs where it is defined: shape (D,)."""
     for labels, _, groups in runs:
         if len(labels) != len(groups):

@@ -97,7 +97,8 @@ def make_task_table(
                 "mean": 100 * values[metric].mean(), "sd": 100 * values[metric].std(ddof=0),
                 "ci_low": 100 * low, "ci_high": 100 * high,
             })  # fmt: skip
-    return pd.DataFrame(rows).merge(published, "left", ["features", "classifier", "task", "metric"])
+    columns = ["features", "classifier", "task", "metric", "mean", "sd", "ci_low", "ci_high"]
+    return pd.DataFrame(rows, columns=columns).merge(published, "left", columns[:4])
 
 
 def make_table1(decisions: Sequence[Decisions], draws: int) -> pd.DataFrame:
@@ -276,6 +277,8 @@ def widen(table: pd.DataFrame, decimals: int = 1) -> pd.DataFrame:
     Returns:
         Text cells ``mean ± sd [low, high] (published ...)``; an em dash where there is nothing.
     """
+    if table.empty:
+        return pd.DataFrame(columns=["features", "classifier"])
     table = table.assign(cell=[_cell(row, decimals) for _, row in table.iterrows()])
     table["column"] = [
         f"{title_of(t)}, {METRIC_TITLES[m]}" for t, m in zip(table["task"], table["metric"], strict=True)
@@ -347,6 +350,17 @@ def save_table(table: pd.DataFrame, folder: Path, name: str, *, title: str, orig
     write_csv(table, folder / f"{name}.csv")
     parts = [f"# {title}", origin, to_markdown(shown), note]
     write_text("\n\n".join(part for part in parts if part) + "\n", folder / f"{name}.md")
+
+
+def remove_table(folder: Path, name: str) -> None:
+    """Remove a table and its figure that cannot be made any more, so that nobody takes them for new.
+
+    Args:
+        folder: Where they lie, if they do.
+        name: E.g. ``"table3"``.
+    """
+    for suffix in (".csv", ".md", ".png", ".pdf"):
+        (folder / f"{name}{suffix}").unlink(missing_ok=True)
 
 
 def read_logs(runs: Sequence[Run]) -> pd.DataFrame:

@@ -20,6 +20,9 @@ import numpy as np
 from lusbio.errors import CohortError, VideoError
 from lusbio.files import atomic_path, file_sha256, write_json
 
+DECODING = "1"
+"""Raise it whenever the same file comes out as other frames than before: caches and runs are then made anew."""
+
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mpeg", ".mpg", ".gif", ".webm", ".dcm", ".npy")
 """File types that can be read, lower case."""
 
@@ -344,7 +347,7 @@ class FrameCache:
             raise VideoError(path, "cannot be opened")
         sha256 = file_sha256(path)
         # Readers differ by file type, and one content under two names may be read by two of them.
-        stem = f"{sha256[:32]}-{path.suffix.lower().lstrip('.')}-{self.size}"
+        stem = f"{sha256[:32]}-{path.suffix.lower().lstrip('.')}-{self.size}-{DECODING}"
         frames_path, notes_path = self.folder / f"{stem}.npy", self.folder / f"{stem}.json"
         info = _read_notes(frames_path, notes_path)
         if info is None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lusbio.simulation.anatomy import fluid_mm, lobe, lung_depth, pleura_depth
+from lusbio.simulation.anatomy import fluid_mm, image_top_mm, lobe, lung_depth, pleura_depth
 from lusbio.simulation.constants import B_LINE_SPACING_MM
 from lusbio.simulation.examples import example_scene
 from lusbio.simulation.findings import biomarkers_of
@@ -45,6 +45,16 @@ def test_findings_stay_in_the_image_while_the_lung_slides(scenes):
             assert abs(spot.x_mm) + reach <= half
         if scene.a_window:
             assert abs(scene.a_window.x_mm) + scene.a_window.width_mm / 2 <= half + 1e-6
+
+
+def test_the_square_image_cuts_off_no_finding_of_a_wide_sector():
+    for r in simulate_recordings(189, 1, "convex"):
+        scene = build_scene(r.findings, r.patient, r.zone, r.generator(3))
+        radius, device = r.patient.device.radius_mm + r.findings.pleura_mm, r.patient.device
+        half_image = (device.radius_mm + device.depth_mm - image_top_mm(device)) / 2
+        for spot in (*scene.indents, *scene.breaks, *scene.consolidations, *scene.bands, *scene.b_lines):
+            width = 0 if spot in scene.b_lines else spot.width_mm / 2
+            assert radius * np.sin((abs(spot.x_mm) + width + reach_of(scene)) / radius) <= half_image
 
 
 def test_ribs_never_hide_a_finding(scenes):

@@ -44,6 +44,14 @@ def test_separate_b_lines_can_be_counted(scenes):
             assert len(runs(bottom > 0.5)) == scene.findings.b_lines
 
 
+def test_the_wide_b_lines_of_a_convex_probe_can_be_counted_too():
+    recordings = [r for r in simulate_recordings(60, 2, "convex") if r.findings.b_lines > 1][:20]
+    for r in recordings:
+        scene = replace(build_scene(r.findings, r.patient, r.zone, r.generator(3)), bands=())
+        bottom = artifacts.b_lines(scene, fine_view(scene))[0][-1]
+        assert len(runs(bottom > 0.5)) == scene.findings.b_lines
+
+
 def test_b_lines_reach_from_their_origin_to_the_bottom_without_fading():
     for name, origin in (("b_line_origin_pleura", 0.0), ("b_line_origin_sub_pleura", 6.0)):
         scene = example_scene(name)

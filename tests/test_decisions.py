@@ -23,9 +23,9 @@ from lusbio.evidence import (
     take_rated_biomarkers,
 )
 from lusbio.experts import EXPERT_NAMES
-from lusbio.labels import BIOMARKER_TASK, keep_share
+from lusbio.labels import BIOMARKER_TASK, keep_fraction
 from lusbio.runs import PreparedCohort, Run, prepare_cohort
-from lusbio.vocabulary import BIOMARKER_NAMES, Task
+from lusbio.vocabulary import BIOMARKER_NAMES
 
 
 @pytest.fixture(scope="module")
@@ -164,10 +164,10 @@ def test_fewer_labels_change_what_is_learnt_and_are_nested(prepared, tmp_path):
     run = made_up_run(prepared, tmp_path / "run")
     table = prepared.cohort.table
     rows = np.flatnonzero(run.splits == "train")
-    kept = [set(table["group_id"].iloc[keep_share(table, rows, share, 0)]) for share in (0.25, 0.5, 1.0)]
+    kept = [set(table["group_id"].iloc[keep_fraction(table, rows, share, 0)]) for share in (0.25, 0.5, 1.0)]
     assert kept[0] < kept[1] < kept[2] == set(table["group_id"].iloc[rows])
     whole, fewer = (
-        decide_with_experts([run], "disease", prepared, experts=["DT"], label_share=share)[0]
+        decide_with_experts([run], "disease", prepared, experts=["DT"], label_fraction=share)[0]
         for share in (1.0, 0.5)
     )
     assert not np.array_equal(whole.folds[0].probabilities, fewer.folds[0].probabilities)
@@ -175,17 +175,19 @@ def test_fewer_labels_change_what_is_learnt_and_are_nested(prepared, tmp_path):
 
 def test_a_task_of_ones_own_is_decided_like_the_papers(prepared, tmp_path):
     severe = prepared.cohort.table["lung_severity"].astype(int) >= 2
-    task = Task("severe", "Severe", ("no", "yes"), "video")
-    mine = prepared.with_task(task, severe.map({True: "yes", False: "no"}))
+    answers = severe.map({True: "yes", False: "no"})
+    mine = prepared.with_task("severe", ("no", "yes"), answers)
     run = made_up_run(prepared, tmp_path / "run")
     (row,) = decide_with_experts([run], "severe", mine, experts=["DT"])
     assert row.classes == ("no", "yes") and row.folds[0].accuracy == 1
     assert mine.data_of(BIOMARKER_TASK) == prepared.data != mine.data_of("severe")
     assert mine.specs("severe")[0].outputs == ("no", "yes")
     with pytest.raises(LusbioError, match="'maybe' is not one of no, yes"):
-        prepared.with_task(task, severe.map({True: "maybe", False: "no"}))
+        prepared.with_task("severe", ("no", "yes"), severe.map({True: "maybe", False: "no"}))
     with pytest.raises(LusbioError, match="has that column already"):
-        prepared.with_task(replace(task, name="disease"), severe.map({True: "yes", False: "no"}))
+        prepared.with_task("disease", ("no", "yes"), answers)
+    with pytest.raises(LusbioError, match="0 of 40 videos have a label"):
+        prepared.with_task("severe", ("no", "yes"), answers.where(answers == "none"))
 
 
 def test_features_of_a_severity_network_have_another_name_where_they_decide_another_task(prepared, tmp_path):

@@ -8,14 +8,15 @@ from lusbio.assembly import choose_rows
 from lusbio.errors import LusbioError
 from lusbio.execution import GridClock, execute, execute_many, in_waves
 from lusbio.grid import (
-    OTHER_BACKBONE,
-    USUAL_BACKBONE,
+    find_tasks,
     list_grid,
+    list_other_backbone,
     list_pretrained,
     list_specs,
     list_with_fewer_labels,
 )
 from lusbio.labels import BIOMARKER_TASK
+from lusbio.models import OTHER_BACKBONE, USUAL_BACKBONE
 from lusbio.runs import PreparedCohort, describe_spec, prepare_cohort
 
 
@@ -94,3 +95,17 @@ def test_the_clock_tells_what_is_left(monkeypatch):
     monkeypatch.setattr("time.monotonic", lambda: clock.started + 120)
     assert clock.after(4) == "  · all runs: 40% done, about 3 min left"
     assert clock.after(6) == "  · all runs: 100% done, less than a minute left"
+
+
+def test_a_task_without_test_labels_is_not_learnable(prepared):
+    table = prepared.cohort.table.copy()
+    table.loc[prepared.splits(0) == "test", "disease"] = None
+    fewer = replace(prepared, cohort=replace(prepared.cohort, table=table))
+    assert find_tasks(fewer)[1] == {"disease": "no test video has a label for disease"}
+
+
+def test_the_other_backbone_takes_what_can_be_learnt(prepared):
+    bare = replace(
+        prepared, cohort=replace(prepared.cohort, table=prepared.cohort.table.assign(lung_severity=None))
+    )
+    assert {spec.task for spec in list_other_backbone(bare, "scratch")} == {BIOMARKER_TASK, "sf_ratio"}

@@ -126,7 +126,7 @@ def test_reproduced_numbers_follow_from_the_predictions_of_the_runs(smoke):
     rows = {}
     for folder in sorted((build / "runs").iterdir()):
         spec = json.loads((folder / "run.json").read_text())["spec"]
-        if spec["backbone"] != "tsm_resnet18" or spec["label_share"] != 1:
+        if spec["backbone"] != "tsm_resnet18" or spec["label_fraction"] != 1:
             continue
         own = pd.read_csv(folder / "predictions.csv", dtype={"video_id": str})
         found = {} if spec["task"] == "biomarkers" else {(spec["task"], "E2E"): own}
@@ -192,4 +192,6 @@ def test_a_student_adds_a_task_of_their_own(smoke):
                "--profile", "smoke", "--jobs", "2"]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert sum(folder.name.startswith("needs_more") for folder in (build / "runs").iterdir()) == 3
+    assert (
+        sum(folder.name.startswith("more_than_nasal_cannula") for folder in (build / "runs").iterdir()) == 3
+    )

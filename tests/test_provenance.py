@@ -27,8 +27,18 @@ def test_times_stay_out_of_what_is_compared(prepared, tmp_path):
     json.dumps(timing)
 
 
-def test_notebooks_mean_the_runs_that_were_trained(tmp_path, capsys):
-    assert settle_initial_weights(tmp_path, TINY) == "scratch"
-    (tmp_path / "run.json").write_text('{"initial_weights": {"tsm_resnet18": "resnet18-f37072fd"}}')
-    assert settle_initial_weights(tmp_path, TINY) == "resnet18-f37072fd"
-    assert "as in notebook 02: resnet18-f37072fd" in capsys.readouterr().out
+def test_weights_are_looked_for_once_so_that_notebooks_mean_the_same_runs(prepared, tmp_path, monkeypatch):
+    monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path))
+    said = []
+    assert settle_initial_weights(prepared, say=said.append) == "scratch"
+    path = tmp_path / "tiny" / "small" / "initial_weights.json"
+    settled = json.loads(path.read_text())
+    settled["tsm_resnet18"] = {
+        "name": "resnet18-f37072fd",
+        "description": "from resnet18-f37072fd.pth (ImageNet)",
+    }
+    path.write_text(json.dumps(settled))
+    assert settle_initial_weights(prepared, say=said.append) == "resnet18-f37072fd"
+    assert said[-1] == "tsm_resnet18: from resnet18-f37072fd.pth (ImageNet)"
+    assert settle_initial_weights(prepared, "i3d_resnet50", said.append) == "scratch"
+    assert list(json.loads(path.read_text())) == ["tsm_resnet18", "i3d_resnet50"]

@@ -135,7 +135,8 @@ LAYERS = (
     "evidence execution",
     "decisions provenance scoring transfer",
     "tables routes elsewhere",
-    "comparison agreement importance closer_look explanations generalization",
+    "comparison label_efficiency agreement importance closer_look explanations generalization",
+    "leakage leakage_tables",
     "figures",
     "result_figures drawings page_tables paper_page cli notebooks",
 )

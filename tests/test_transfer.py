@@ -1,3 +1,4 @@
+import runpy
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,9 @@ from small_cohort import TINY, make_small_cohort
 from lusbio.errors import LusbioError
 from lusbio.execution import execute
 from lusbio.labels import BIOMARKER_TASK
+from lusbio.paths import ROOT
 from lusbio.runs import load_run, prepare_cohort
+from lusbio.simulation import constants
 from lusbio.transfer import measure_transfer, predict_elsewhere
 from lusbio.vocabulary import BIOMARKER_NAMES
 
@@ -27,7 +30,7 @@ def test_on_its_own_cohort_a_run_predicts_what_it_predicted(run, prepared):
     elsewhere = predict_elsewhere(run, prepared)
     assert elsewhere["video_id"].tolist() == run.predictions["video_id"].tolist()
     np.testing.assert_allclose(elsewhere["p_0"], run.predictions["p_0"], atol=1e-6)
-    (kept,) = (run.folder / "elsewhere").iterdir()
+    kept = run.folder / "elsewhere" / f"small-{prepared.data}.csv"
     written = kept.stat().st_mtime_ns
     predict_elsewhere(run, prepared)
     assert kept.stat().st_mtime_ns == written
@@ -48,3 +51,12 @@ def test_frames_of_another_size_are_refused(run, prepared):
     other = replace(prepared, profile=replace(TINY, training=replace(TINY.training, image_size=64)))
     with pytest.raises(LusbioError, match="32 and 64"):
         predict_elsewhere(run, other)
+
+
+def test_the_rungs_of_the_ladder_change_constants_that_exist_and_the_last_is_the_package():
+    ladder = runpy.run_path(str(ROOT / "benchmarks" / "transfer_ladder.py"))
+    for rung in ladder["RUNGS"]:
+        assert all(hasattr(constants, name) for name in ladder["BEFORE"] | rung.constants)
+    last = ladder["BEFORE"] | ladder["RUNGS"][-1].constants
+    assert {name: getattr(constants, name) for name in last} == last
+    assert ladder["RUNGS"][0].constants == {}

@@ -1,1 +1,4 @@
 """Networks, each in one file that reads from the smallest part to the whole. They know pixels, not ultrasound."""
+
+USUAL_BACKBONE, OTHER_BACKBONE = "tsm_resnet18", "i3d_resnet50"
+"""The networks of all tables but Table 6, and of Table 6."""

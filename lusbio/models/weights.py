@@ -17,7 +17,7 @@ from torch import nn
 
 from lusbio.errors import LusbioError
 from lusbio.files import atomic_path, file_sha256
-from lusbio.models.i3d import I3DResNet50, inflate_resnet50
+from lusbio.models.fitting import fit_state, name_backbone
 from lusbio.paths import build_folder
 
 IMAGENET_URL = "https://download.pytorch.org/models"
@@ -32,29 +32,23 @@ PATIENCE_S = 5.0
 
 @dataclass(frozen=True)
 class _Backbone:
-    """What a network can start from, and the names of its ends.
+    """What a network can start from.
 
     Attributes:
         variable: Environment variable that may name a file.
         imagenet: torchvision's file (``IMAGENET1K_V1``); its name holds the first digits of its sha256.
         kinetics: PyTorchVideo's file, better where there is one. Its sha256 is not published, so it is
             taken where somebody put it and not downloaded.
-        stem: Name of the first layer.
-        last: Name of the last one.
     """
 
     variable: str
     imagenet: str
     kinetics: str | None
-    stem: str
-    last: str
 
 
 _BACKBONES = {
-    "tsm_resnet18": _Backbone("LUSBIO_WEIGHTS", "resnet18-f37072fd.pth", None, "conv1", "fc"),
-    "i3d_resnet50": _Backbone(
-        "LUSBIO_WEIGHTS_I3D", "resnet50-0676ba61.pth", "I3D_8x8_R50.pyth", "blocks.0.conv", "blocks.6.proj"
-    ),
+    "tsm_resnet18": _Backbone("LUSBIO_WEIGHTS", "resnet18-f37072fd.pth", None),
+    "i3d_resnet50": _Backbone("LUSBIO_WEIGHTS_I3D", "resnet50-0676ba61.pth", "I3D_8x8_R50.pyth"),
 }
 
 
@@ -119,6 +113,11 @@ def find_initial_weights(choice: str, backbone: str = "tsm_resnet18") -> Initial
     if obstacle:
         return InitialWeights(SCRATCH, None, f"from scratch: no ImageNet weights ({obstacle})")
     return _describe(folder / known.imagenet, "ImageNet")
+
+
+def names_a_file(backbone: str) -> bool:
+    """Whether the environment names the file that a backbone shall start from."""
+    return bool(os.environ.get(_BACKBONES[backbone].variable))
 
 
 def _describe(path: Path, why: str) -> InitialWeights:
@@ -201,16 +200,12 @@ def load_initial_weights(network: nn.Module, choice: str) -> str:
         ImageNet weights (Kinetics for I3D): Gare et al. 2022, Section 3 and Table 6; inflation: Carreira
         and Zisserman 2017, Section 2.4; the sum over colours: engineering choice.
     """
-    found = find_initial_weights(choice if choice in CHOICES else "imagenet", _name_backbone(network))
+    found = find_initial_weights(choice if choice in CHOICES else "imagenet", name_backbone(network))
     if choice not in CHOICES and found.name != choice:
         raise LusbioError(f"initial weights {choice!r} are not found here; {found.description}")
     if found.path is not None:
-        _fill(network, read_weights(found.path), found.path)
+        _load_strictly(network, fit_state(network, read_weights(found.path)), found.path)
     return found.description
-
-
-def _name_backbone(network: nn.Module) -> str:
-    return "i3d_resnet50" if isinstance(network, I3DResNet50) else "tsm_resnet18"
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -241,21 +236,6 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise LusbioError(f"{path} holds a {type(state).__name__}, expected tensors by parameter name")
     return state
-
-
-def _fill(network: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
-    """Copy a file's tensors into a network of another stem, last layer or number of dimensions."""
-    known, own, state = _BACKBONES[_name_backbone(network)], network.state_dict(), dict(state)
-    if isinstance(network, I3DResNet50) and "conv1.weight" in state:
-        state = inflate_resnet50(state)
-    stem, kernel = f"{known.stem}.weight", state.get(f"{known.stem}.weight")
-    if kernel is not None and kernel.shape[1] == 3 and own[stem].shape[1] == 1:
-        state[stem] = kernel.sum(dim=1, keepdim=True)
-    last = [f"{known.last}.{parameter}" for parameter in ("weight", "bias")]
-    if any(name in state and state[name].shape != own[name].shape for name in last):
-        state |= {name: own[name] for name in last}
-    counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
-    _load_strictly(network, counters | state, path)  # files from before torch 0.4 have no counters
 
 
 def _load_strictly(network: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:

@@ -119,6 +119,37 @@ def width_at_pleura(device: Device, findings: Findings) -> float:
     return device.width_mm * (device.radius_mm + findings.pleura_mm) / device.radius_mm
 
 
+def image_top_mm(device: Device) -> float:
+    """Where the image of a convex probe starts, from the centre of its curvature; part of the arc may be cut off.
+
+    Args:
+        device: A convex scanner.
+
+    Returns:
+        Millimetres, at most the radius.
+    """
+    sagitta = 1 - np.cos(device.width_mm / device.radius_mm / 2)
+    return device.radius_mm * float(1 - (1 - c.SECTOR_CROP) * sagitta)
+
+
+def visible_width(device: Device, findings: Findings) -> float:
+    """Width of the pleural line within the square image, which cuts off the sides of a wide sector.
+
+    Args:
+        device: The scanner.
+        findings: The findings, for the depth of the pleura.
+
+    Returns:
+        Millimetres along the line, at most ``width_at_pleura``.
+    """
+    width = width_at_pleura(device, findings)
+    if device.probe == "linear":
+        return width
+    radius = device.radius_mm + findings.pleura_mm
+    half_image = (device.radius_mm + device.depth_mm - image_top_mm(device)) / 2
+    return min(width, 2 * radius * float(np.arcsin(min(half_image / radius, 1.0))))
+
+
 def pleura_depth(scene: Scene, x_mm: np.ndarray, seconds: float) -> np.ndarray:
     """Depth of the upper edge of the (parietal) pleural line.
 

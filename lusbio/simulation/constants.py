@@ -1,7 +1,9 @@
 """The numbers of the simulator in one place: who has what, and what it looks like.
 
 Numbers with a source name it; all others are engineering choices, set so that the rates that do have a source come
-out right (``targets.summarise_targets`` prints both). None was ever chosen by looking at what a network scores.
+out right (``targets.summarise_targets`` prints both). No number about labels was ever chosen by looking at what a
+network scores. What a convex image looks like was set beside frames of the development patients of COVID-BLUES;
+``benchmarks/transfer_ladder.py`` says what that does to networks.
 """
 
 from dataclasses import dataclass
@@ -157,19 +159,21 @@ abnormality) and .5 (pleural thickness)."""
 # --- devices: nuisance, drawn per patient, lowest and highest value ---------------------------------------------------
 DEVICES: dict[str, dict[str, tuple[float, float]]] = {
     "linear": {"width_mm": (38, 50), "frequency_mhz": (6, 12), "haze_db": (-13, -5), "fade_db": (8, 20)},
-    "convex": {"radius_mm": (45, 60), "opening_degrees": (55, 70), "frequency_mhz": (2, 5), "haze_db": (-19, -9),
-               "fade_db": (14, 28)},
+    "convex": {"radius_mm": (45, 60), "opening_degrees": (60, 72), "frequency_mhz": (2, 5), "haze_db": (-10, -1),
+               "fade_db": (18, 34)},
 }  # fmt: skip
 """Geometry and frequency: the simulator's specification. ``haze_db`` is the lung just below the pleural line about
 muscle, ``fade_db`` what it loses until the bottom."""
-DEPTHS_MM = {"linear": (40, 45, 50, 55, 60), "convex": (80, 100, 120, 140, 160)}
+DEPTHS_MM = {"linear": (40, 45, 50, 55, 60), "convex": (80, 90, 100, 110, 120)}
 FRAMES_PER_SECOND = (20, 40)
 DYNAMIC_RANGE_DB = (50, 70)
 GAIN_SD_DB, GAIN_LIMIT_DB = 3.0, 6.0
 TGC_SD_DB, TGC_LIMIT_DB = 2.0, 4.0
 PERSISTENCE = (0.0, 0.3)
 SMOOTHING_PX = (0.7, 1.3)
-"""SD of the smoothing that scanners do after log compression."""
+"""SD of the smoothing that scanners do after log compression..."""
+SMOOTHED = {"linear": (1.0, 1.0), "convex": (1.4, 3.0)}
+"""...times this along and across the beam."""
 NOISE_DB = (-32, -20)
 """Electronic noise at the bottom, about muscle."""
 
@@ -199,52 +203,67 @@ GAP_MM, EDGE_MM = 1.5, 1.0
 """Least distance between findings side by side on the pleura, and between findings and the edge of the image."""
 BOTTOM_MM = 8.0
 """Least lung that is seen below the pleural line."""
-B_LINE_SPACING_MM, B_LINE_MM = 2.6, (0.6, 1.3)
-"""Wished distance between separate B-lines, and their width."""
+B_LINE_SPACING_MM = 2.6
+"""Wished distance between separate B-lines..."""
 CONVEX_SPREAD = 1.7
-"""Low frequencies have wide beams: B-lines of a convex probe are this much wider and further apart."""
+"""...times this with a convex probe: low frequencies have wide beams."""
+B_LINE_MM = {"linear": (0.6, 1.3), "convex": (1.0, 4.0)}
+B_LINE_CROWDED = {"linear": 0.8, "convex": 0.5}
+"""Width of separate B-lines, and most of the distance to the next one that it may take."""
+B_LINE_LEVELS_DB = {"linear": (-2.0, 3.0), "convex": (-5.0, 3.0)}
+"""How much weaker or stronger than usual a separate B-line is."""
 PARIETAL_MM = 0.8
 """Thickness of the parietal line where fluid parts it from the visceral one."""
 ROUGHNESS_MM = 0.07
 """Height of the small waves of every visceral line."""
 COMETS = 0.8
 """Mean number of short comet tails."""
-RIBS = {"linear": 0.35, "convex": 0.75}
+RIBS = {"linear": 0.35, "convex": 1.0}
 """P(ribs) where the findings leave room for them."""
-RIB_REACH_MM = {"linear": 9.0, "convex": 19.0}
+RIB_SIDES = {"linear": ((-1,), (1,), (-1, 1)), "convex": ((-1,), (1,), *4 * ((-1, 1),))}
+"""Edges with a rib, each of these as likely."""
+RIB_ROOM = {"linear": (0.0, 0.4), "convex": (0.35, 0.5)}
+"""Least and most share of the room left by the findings that a rib takes."""
+RIB_REACH_MM = {"linear": (2.5, 9.0), "convex": (2.5, 28.0)}
 RIB_WIDTH_MM, RIB_ABOVE_PLEURA_MM = 20.0, 5.0
 
 # --- pixels -----------------------------------------------------------------------------------------------------------
 INTERNAL_SIZE = 192
 """Least rows and columns of the grid; smaller images are area averages of it, as a decoder's are."""
+SECTOR_CROP = 0.7
+"""Share of the arc of a convex probe that is cut off at the top of the image."""
 SOUND_MM_PER_US = 1.54
 PSF = {"linear": (0.75, 1.2), "convex": (0.65, 0.9)}
 """SD of the point-spread function along and across the beam, in wavelengths."""
 LUNG_STREAK = 1.5
 """How much wider than in tissue the speckle of the lung is: reverberation is streaky."""
-WHITE_DB = 24.0
+WHITE_DB = {"linear": 24.0, "convex": 31.0}
 """Echo level that is white, in decibels about muscle, as all levels below."""
 GREY_CURVE = 1.5
 """Exponent of the grey map: scanners darken the middle of the range."""
 FAT_DB, MUSCLE_DB, SKIN_DB = -9.0, 0.0, 3.0
 STREAK_DB = 1.3
 """SD of the streaks of muscle: small, so that speckle stays what is measured there."""
-PLEURA_DB, SHEEN_DB = 23.0, 3.0
+PLEURA_DB, SHEEN_DB = {"linear": 23.0, "convex": 25.0}, 3.0
 """The pleural line, and how uneven it is along the lung."""
 CLOUD_DB = 1.0
 """SD of the slow unevenness of the lung."""
 MIRROR_DB = -20.0
 """Chest wall seen again below the pleura, by reverberation, blurred."""
-A_LINE_DB = {1: 9.0, 2: 18.0}
+A_LINE_DB = {"linear": {1: 9.0, 2: 18.0}, "convex": {1: 13.0, 2: 21.0}}
 """Weak and bold A-lines, about the haze around them."""
 A_LINE_STEP_DB = 4.0
 """Each further repetition loses this against the haze, which loses about as much again on the way."""
-B_LINE_DB = {"linear": 5.0, "convex": 2.0}
+B_LINE_DB = {"linear": 5.0, "convex": 3.0}
+B_LINE_FADE = {"linear": 0.0, "convex": 0.4}
+"""B-lines: echo at the pleura, and the share of the fading of the lung that they fade by."""
 WHITE_LUNG_DB, COMET_DB = 1.0, 2.0
 FLUID_DB, FLUID_ENHANCES_DB = -32.0, 3.0
 CONSOLIDATION_DB = (-15.0, -9.0)
 SHRED_DB, AIR_DB, CONSOLIDATION_ENHANCES_DB = 6.0, 8.0, 5.0
 """Border of a consolidation, air in its bronchi, and the enhancement below it about the haze."""
-SHADOW_DB = -28.0
+SHADOW_DB = {"linear": -28.0, "convex": -18.0}
 CONTACT_LOSS_DB, CONVEX_EDGE_DB = 7.0, 13.0
 """Most that poor contact takes from one edge; what the outermost beams of a curved array lack."""
+CONVEX_BEAM_DB = 3.0
+"""How much brighter or darker than its neighbourhood a beam of a curved array is at the bottom."""

@@ -52,10 +52,10 @@ def example_device(probe: str = "linear") -> Device:
     """
     linear = probe == "linear"
     return Device(
-        probe=probe, depth_mm=50.0 if linear else 120.0, width_mm=44.0 if linear else 54.0,
-        radius_mm=0.0 if linear else 50.0, fps=30.0, frequency_mhz=9.0 if linear else 3.5, dynamic_range_db=62.0,
+        probe=probe, depth_mm=50.0 if linear else 100.0, width_mm=44.0 if linear else 60.0,
+        radius_mm=0.0 if linear else 52.0, fps=30.0, frequency_mhz=9.0 if linear else 3.5, dynamic_range_db=62.0,
         gain_db=0.0, tgc_db=(0.0, 0.0, 0.0), persistence=0.1, smoothing_px=0.9,
-        haze_db=-9.0 if linear else -14.0, fade_db=13.0 if linear else 20.0,
+        haze_db=-9.0 if linear else -5.0, fade_db=13.0 if linear else 26.0,
         noise_db=-28.0,
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lusbio.simulation import constants as c
-from lusbio.simulation.anatomy import Scene
+from lusbio.simulation.anatomy import Scene, image_top_mm
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class ScanConverter:
     def _sector(self, scene: Scene, grid: Grid) -> tuple[np.ndarray, ...]:
         device, n = scene.device, grid.size
         half = device.width_mm / device.radius_mm / 2
-        top = device.radius_mm * np.cos(half)
+        top = image_top_mm(device)
         pixel = (device.radius_mm + device.depth_mm - top) / n
         y = top + (np.arange(n) + 0.5)[:, None] * pixel
         x = ((np.arange(n) + 0.5) - n / 2)[None] * pixel

@@ -3,7 +3,7 @@
 import numpy as np
 
 from lusbio.simulation import constants as c
-from lusbio.simulation.anatomy import Motion, Scene, Spot, width_at_pleura
+from lusbio.simulation.anatomy import Motion, Scene, Spot, visible_width
 from lusbio.simulation.draws import lateral_need_mm
 from lusbio.simulation.findings import Findings
 from lusbio.simulation.patients import Device, Patient
@@ -21,7 +21,7 @@ def build_scene(findings: Findings, patient: Patient, zone: str, rng: np.random.
     Returns:
         The scene.
     """
-    width = width_at_pleura(patient.device, findings)
+    width = visible_width(patient.device, findings)
     free = width - 2 * c.EDGE_MM - lateral_need_mm(findings)
     ribs, rib_room = _draw_ribs(patient.device, width, free, rng)
     free -= 2 * rib_room
@@ -33,9 +33,8 @@ def build_scene(findings: Findings, patient: Patient, zone: str, rng: np.random.
     reach = motion.slide_mm / 2 + motion.beat_mm
     half = width / 2 - c.EDGE_MM - rib_room
     spots, window = _place_blocks(findings, patient.device, half, reach, rng)
-    spread = 1.0 if patient.device.probe == "linear" else c.CONVEX_SPREAD
     taken = [*spots["consolidations"], *spots["bands"]]
-    b_lines = _place_b_lines(findings.b_lines, max(half - reach, 4.0), taken, spread, rng)
+    b_lines = _place_b_lines(findings.b_lines, max(half - reach, 4.0), taken, patient.device.probe, rng)
     return Scene(
         findings=findings,
         device=patient.device,
@@ -102,11 +101,13 @@ def _draw_ribs(
     device: Device, width: float, free: float, rng: np.random.Generator
 ) -> tuple[tuple[Spot, ...], float]:
     """Now and then a rib that reaches into one edge or both, where the findings leave room."""
-    room = min(0.4 * free, c.RIB_REACH_MM[device.probe])
-    if room < 3 or rng.random() > c.RIBS[device.probe]:
+    probe = device.probe
+    (least, most), (nearest, farthest) = c.RIB_ROOM[probe], c.RIB_REACH_MM[probe]
+    room = min(most * free, farthest)
+    if room < 3 or rng.random() > c.RIBS[probe]:
         return (), 0.0
-    reach = float(rng.uniform(2.5, room))
-    sides = [(-1,), (1,), (-1, 1)][rng.integers(0, 3)]
+    reach = float(rng.uniform(max(nearest, min(least * free, farthest)), room))
+    sides = c.RIB_SIDES[probe][rng.integers(0, len(c.RIB_SIDES[probe]))]
     # The middle of a rib lies outside the image.
     middle = width / 2 + c.RIB_WIDTH_MM / 2 - reach
     return tuple(Spot(side * middle, c.RIB_WIDTH_MM) for side in sides), reach
@@ -158,7 +159,7 @@ def _consolidation_height(
 
 
 def _place_b_lines(
-    count: int, half: float, taken: list[Spot], spread: float, rng: np.random.Generator
+    count: int, half: float, taken: list[Spot], probe: str, rng: np.random.Generator
 ) -> tuple[Spot, ...]:
     """Separate B-lines at least ``B_LINE_SPACING_MM`` apart, clear of consolidations and bands.
 
@@ -166,6 +167,7 @@ def _place_b_lines(
     """
     if not count:
         return ()
+    spread = 1.0 if probe == "linear" else c.CONVEX_SPREAD
     grid = np.arange(-half, half, 0.1)
     for clear in (1.5, 1.1, 0.6, 0.0):
         away = [np.abs(grid - spot.x_mm) - spot.width_mm / 2 for spot in taken]
@@ -181,10 +183,17 @@ def _place_b_lines(
             break
     else:
         places = _spread_out(open_, count)
-    return tuple(
-        Spot(x, spread * float(rng.uniform(*c.B_LINE_MM)), 0.0, float(rng.uniform(-2, 3)))
-        for x in sorted(places)
-    )
+    spots, places = [], sorted(places)
+    for x, gap in zip(places, _gaps(places), strict=True):
+        width = min(float(rng.uniform(*c.B_LINE_MM[probe])), c.B_LINE_CROWDED[probe] * gap)
+        spots.append(Spot(x, width, 0.0, float(rng.uniform(*c.B_LINE_LEVELS_DB[probe]))))
+    return tuple(spots)
+
+
+def _gaps(places: list[float]) -> list[float]:
+    """Distance of each of several sorted places to the nearest other one; infinite for a single one."""
+    steps = np.diff(places, prepend=-np.inf, append=np.inf)
+    return [float(v) for v in np.minimum(steps[:-1], steps[1:])]
 
 
 def _spread_out(grid: np.ndarray, count: int) -> list[float]:

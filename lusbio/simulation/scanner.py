@@ -112,6 +112,7 @@ def _draw_gain(scene: Scene, grid: Grid, rng: np.random.Generator) -> np.ndarray
     gain = gain - loss * np.clip((side * across - start) / 0.4, 0, 1)
     if device.probe == "convex":  # the outermost beams of a curved array are weak
         gain = gain - c.CONVEX_EDGE_DB * np.clip((np.abs(across) - 0.6) / 0.4, 0, 1) ** 2
+        gain = gain + c.CONVEX_BEAM_DB * wave(grid.x, 18, rng) * share
     return gain.astype(np.float32)
 
 
@@ -134,11 +135,12 @@ def render_video(scene: Scene, size: int, n_frames: int, *, speckle: bool = True
     convert = ScanConverter(scene, grid, size)
     rng = np.random.default_rng(scene.seed[3])
     keep = np.float32(scene.device.persistence if speckle else 0.0)
+    blur = scene.device.smoothing_px * np.array(c.SMOOTHED[scene.device.probe])
     video, last = np.empty((n_frames, size, size), np.uint8), None
     for k in range(n_frames):
         view = artifacts.view_scene(scene, grid.x, grid.z, k / scene.device.fps)
         grey = compress(scene, echo_db(scene, view, grid, textures, rng) + textures.gain)
-        grey = gaussian_filter(grey, scene.device.smoothing_px) if speckle else grey
+        grey = gaussian_filter(grey, blur) if speckle else grey
         last = grey if last is None else (1 - keep) * grey + keep * last
         video[k] = convert(last)
     return video
@@ -172,7 +174,7 @@ def echo_db(
     _, shadow = artifacts.ribs(scene, view) if scene.ribs else (None, None)
     power = field.real**2 + field.imag**2
     if shadow is not None:
-        power *= (1 - (1 - _amplitude(c.SHADOW_DB)) * shadow) ** 2
+        power *= (1 - (1 - _amplitude(c.SHADOW_DB[scene.device.probe])) * shadow) ** 2
     return 10 * np.log10(power + np.float32(1e-6))
 
 
@@ -184,7 +186,7 @@ def _lung_levels(
     scene: Scene, view: artifacts.View, sheen: np.ndarray, mirror: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Amplitude that multiplies the lung's speckle, and what is added as sheets, both (Z, X)."""
-    depth = scene.device.depth_mm
+    depth, probe = scene.device.depth_mm, scene.device.probe
     under = view.z - view.lung
     fade = np.exp(np.clip(under, 0, None) * np.float32(-scene.device.fade_db / 8.686 / (0.7 * depth)))
     haze_db = scene.device.haze_db
@@ -193,23 +195,25 @@ def _lung_levels(
     beams, beam_db = artifacts.b_lines(scene, view)
     clear = 1 - beams
     for copy, line in enumerate(artifacts.a_lines(scene, view), start=1):
-        strength = _amplitude(haze_db + c.A_LINE_DB[scene.findings.a_lines] - c.A_LINE_STEP_DB * (copy - 1))
+        about_haze = c.A_LINE_DB[probe][scene.findings.a_lines] - c.A_LINE_STEP_DB * (copy - 1)
+        strength = _amplitude(haze_db + about_haze)
         specular += strength * fade * line * clear * sheen
     level = level * clear
     level += _amplitude(c.COMET_DB) * artifacts.comet_tails(scene, view) * clear
     base = (
         c.WHITE_LUNG_DB
         if scene.findings.white
-        else c.B_LINE_DB[scene.device.probe] + 1.5 * scene.motion.swell(view.seconds)
+        else c.B_LINE_DB[probe] + 1.5 * scene.motion.swell(view.seconds)
     )
     ring = 1 + np.float32(0.2) * np.sin(under * np.float32(2 * np.pi / 1.3))
-    level += 10 ** ((np.float32(base) + beam_db) / 20) * ring * beams
+    lasting = fade ** np.float32(c.B_LINE_FADE[probe])
+    level += 10 ** ((np.float32(base) + beam_db) / 20) * ring * beams * lasting
     level = _add_airless(scene, view, level, fade * clear)
     if scene.findings.effusion_mm:
-        specular += _amplitude(c.PLEURA_DB - 6) * artifacts.parietal_line(scene, view)
-    specular += _amplitude(c.PLEURA_DB) * artifacts.pleural_line(scene, view) * sheen
+        specular += _amplitude(c.PLEURA_DB[probe] - 6) * artifacts.parietal_line(scene, view)
+    specular += _amplitude(c.PLEURA_DB[probe]) * artifacts.pleural_line(scene, view) * sheen
     if scene.ribs:
-        specular += _amplitude(c.PLEURA_DB - 4) * artifacts.ribs(scene, view)[0]
+        specular += _amplitude(c.PLEURA_DB[probe] - 4) * artifacts.ribs(scene, view)[0]
     return level, specular
 
 
@@ -263,5 +267,6 @@ def compress(scene: Scene, db: np.ndarray) -> np.ndarray:
     Returns:
         float32, 0 (black) to 255 (white).
     """
-    share = np.clip((db - np.float32(c.WHITE_DB)) / np.float32(scene.device.dynamic_range_db) + 1, 0, 1)
+    white_db, range_db = np.float32(c.WHITE_DB[scene.device.probe]), np.float32(scene.device.dynamic_range_db)
+    share = np.clip((db - white_db) / range_db + 1, 0, 1)
     return np.float32(255) * share ** np.float32(c.GREY_CURVE)
