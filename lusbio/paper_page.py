@@ -135,21 +135,25 @@ def check_there_are_results(profile: str, cohort: str) -> None:
 def note_times(profile: str, cohort: str) -> None:
     """Put the minutes that each executed notebook took into ``timing.json``, beside those of the runs.
 
-    A notebook that found its trainings done says how long it took to read them.
+    A notebook that finds its work done is quick, so the longest time counts as long as the runs are the
+    same: the one in which the work was done.
 
     Args:
         profile: As for ``build_page``.
         cohort: As for ``build_page``.
     """
-    path = figures_folder(profile, cohort) / "timing.json"
-    times = {}
+    path, known = figures_folder(profile, cohort) / "timing.json", build_folder(profile, cohort, "times.json")
+    timing, before = _read_json(path), _read_json(known)
+    runs = [run.get("run") for run in timing["runs"]]
+    times = before["notebooks"] if before.get("runs") == runs else {}
     for notebook in sorted(build_folder(profile, cohort, "notebooks").glob("*.ipynb")):
         seconds = _read_json(notebook)["metadata"].get("papermill", {}).get("duration")
         if seconds is not None and not notebook.stem.endswith(".running"):
-            times[notebook.stem] = round(seconds / 60, 2)
+            times[notebook.stem] = max(round(seconds / 60, 2), times.get(notebook.stem, 0.0))
     if times:
+        write_json({"runs": runs, "notebooks": times}, known)
         whole = {"minutes_of_all_notebooks": round(sum(times.values()), 2), "notebooks": times}
-        write_json(_read_json(path) | whole, path)
+        write_json(timing | whole, path)
 
 
 def _find_sections(folder: Path, places: Sequence[Path], simulated: bool) -> list[Section]:

@@ -177,12 +177,20 @@ def test_the_committed_figures_make_a_page(monkeypatch):
         assert "Table 5" in page and 'class="cell"' in page
 
 
-def test_minutes_of_executed_notebooks_stand_beside_those_of_the_runs(folder):
+def test_minutes_of_notebooks_stand_beside_those_of_the_runs_and_the_working_time_counts(folder):
     notebooks = build_folder("smoke", "mine", "notebooks")
     notebooks.mkdir(parents=True, exist_ok=True)
-    (notebooks / "03_experts.ipynb").write_text('{"metadata": {"papermill": {"duration": 90.0}}}')
     (notebooks / "05_agreement.running.ipynb").write_text('{"metadata": {"papermill": {"duration": 60.0}}}')
     before = json.loads((folder / "timing.json").read_text())
-    note_times("smoke", "mine")
-    after = json.loads((folder / "timing.json").read_text())
-    assert after == before | {"minutes_of_all_notebooks": 1.5, "notebooks": {"03_experts": 1.5}}
+
+    def run(seconds: float) -> dict:
+        (notebooks / "03_experts.ipynb").write_text(
+            f'{{"metadata": {{"papermill": {{"duration": {seconds}}}}}}}'
+        )
+        note_times("smoke", "mine")
+        return json.loads((folder / "timing.json").read_text())
+
+    assert run(90.0) == before | {"minutes_of_all_notebooks": 1.5, "notebooks": {"03_experts": 1.5}}
+    assert run(6.0)["notebooks"] == {"03_experts": 1.5}  # it found its work done
+    (folder / "timing.json").write_text(json.dumps(before | {"runs": [{"run": "another"}]}))
+    assert run(6.0)["notebooks"] == {"03_experts": 0.1}
