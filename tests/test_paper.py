@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import cohen_kappa_score, precision_recall_fscore_support, roc_auc_score
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = {
@@ -106,7 +106,7 @@ def test_every_cell_of_table1_is_a_number_with_an_interval_around_it(smoke):
 
 
 def recompute(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Accuracy, and one-vs-one AUC over the classes that are there, by scikit-learn."""
+    """The metrics of a task by scikit-learn; one-vs-one AUC over the classes that are there."""
     present = np.unique(labels)
     kept = probabilities[:, present]
     if len(present) < probabilities.shape[1]:
@@ -116,41 +116,107 @@ def recompute(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]
         auc = roc_auc_score(labels == present[1], kept[:, 1])
     else:
         auc = roc_auc_score(labels, kept, multi_class="ovo", average="weighted", labels=present)
-    return {"accuracy": np.mean(probabilities.argmax(1) == labels), "auc": auc}
+    decided = probabilities.argmax(1)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, decided, average="weighted", zero_division=0
+    )
+    return {"accuracy": recall, "precision": precision, "f1": f1, "auc": auc}
 
 
-def test_reproduced_numbers_follow_from_the_predictions_of_the_runs(smoke):
-    """Read with pandas, computed with scikit-learn: nothing of the package's own metrics."""
-    build = smoke.parents[2] / "build"
-    cohort = pd.read_csv(build / "cohorts/synthetic/smoke/cohort.csv", dtype=str).set_index("video_id")
-    rows = {}
-    for folder in sorted((build / "runs").iterdir()):
-        spec = json.loads((folder / "run.json").read_text())["spec"]
-        if spec["backbone"] != "tsm_resnet18" or spec["label_fraction"] != 1:
-            continue
-        own = pd.read_csv(folder / "predictions.csv", dtype={"video_id": str})
-        found = {} if spec["task"] == "biomarkers" else {(spec["task"], "E2E"): own}
-        kind = "biomarkers" if spec["task"] == "biomarkers" else "end_to_end"
-        if spec["initial_weights"].startswith("run:"):
-            kind = "pretrained_on_biomarkers"
-        for path in (folder / "experts").glob(f"{kind}-*.csv"):
-            _, task, name, _ = path.stem.split("-")
-            found[task, name.replace("_", " ")] = pd.read_csv(path, dtype={"video_id": str})
+@pytest.fixture(scope="module")
+def cohort(smoke) -> pd.DataFrame:
+    path = smoke.parents[2] / "build/cohorts/synthetic/smoke/cohort.csv"
+    return pd.read_csv(path, dtype=str).set_index("video_id")
+
+
+def finished_runs(smoke: Path) -> list[tuple[Path, dict, pd.DataFrame]]:
+    """Folder, run.json and predictions of the runs behind Table 1."""
+    found = []
+    for folder in sorted((smoke.parents[2] / "build" / "runs").iterdir()):
+        info = json.loads((folder / "run.json").read_text())
+        if info["spec"]["backbone"] == "tsm_resnet18" and info["spec"]["label_fraction"] == 1:
+            found.append((folder, info, pd.read_csv(folder / "predictions.csv", dtype={"video_id": str})))
+    return found
+
+
+@pytest.fixture(scope="module")
+def recomputed(smoke, cohort) -> dict[tuple[str, str, str], list[dict[str, float]]]:
+    """Metrics of every run by (features, classifier, task): pandas and scikit-learn, nothing of the package."""
+    rows: dict = {}
+    for folder, info, own in finished_runs(smoke):
+        task, features = info["spec"]["task"], "end_to_end"
+        if info["spec"]["initial_weights"].startswith("run:"):
+            features = "pretrained_on_biomarkers"
+        found = [] if task == "biomarkers" else [(features, "E2E", task, own)]
+        for path in sorted((folder / "experts").glob("*.csv")):
+            features, task, name, _ = path.stem.split("-")
+            if "_share_" not in features:
+                found.append(
+                    (features, name.replace("_", " "), task, pd.read_csv(path, dtype={"video_id": str}))
+                )
         tested = own["split"].to_numpy() == "test"
-        for (task, name), predictions in found.items():
-            classes = CLASSES[task]
-            labels = cohort.loc[own["video_id"], task].map(classes.index).to_numpy()[tested]
+        for *key, predictions in found:
+            labels = cohort.loc[own["video_id"], key[2]].map(CLASSES[key[2]].index).to_numpy()[tested]
             values = recompute(labels, predictions.filter(regex=r"^p_").to_numpy()[tested])
-            rows.setdefault((kind, name, task), []).append(values)
-    table = pd.read_csv(smoke / "table1.csv").set_index(["features", "classifier", "task", "metric"])
-    assert len(rows) == 3 * 8 + 3 * 7 + 8
-    for key, values in rows.items():
-        assert len(values) == 3, key
-        for metric in ("accuracy", "auc"):
-            of_runs = [100 * value[metric] for value in values]
-            cell = table.loc[(*key, metric)]
-            assert cell["mean"] == pytest.approx(np.mean(of_runs), abs=1e-6), (key, metric)
-            assert cell["sd"] == pytest.approx(np.std(of_runs), abs=1e-6), (key, metric)
+            rows.setdefault(tuple(key), []).append(values)
+    return rows
+
+
+@pytest.mark.parametrize("name", ["table1", "table7"])
+def test_reproduced_numbers_follow_from_the_predictions_of_the_runs(smoke, recomputed, name):
+    table = pd.read_csv(smoke / f"{name}.csv").query("features != 'majority'")
+    assert set(zip(table["features"], table["classifier"], table["task"], strict=True)) <= set(recomputed)
+    for cell in table.itertuples():
+        values = [100 * run[cell.metric] for run in recomputed[cell.features, cell.classifier, cell.task]]
+        assert len(values) == 3
+        assert cell.mean == pytest.approx(np.mean(values), abs=1e-6), cell
+        assert cell.sd == pytest.approx(np.std(values), abs=1e-6), cell
+
+
+def test_table2_follows_from_the_predictions_of_the_biomarker_networks(smoke, cohort):
+    runs = []
+    for _, info, own in finished_runs(smoke):
+        if info["spec"]["task"] != "biomarkers":
+            continue
+        kept = np.array([name not in info["masked"] for name in info["spec"]["outputs"]])
+        rows = (own["split"] == "test").to_numpy()
+        names = np.array(info["spec"]["outputs"])[kept]
+        labels = cohort.loc[own["video_id"], names].astype(float).to_numpy()[rows].astype(int)
+        p = own.filter(regex=r"^p_").to_numpy()[rows][:, kept]
+        said = (p > 0.5).astype(int)
+        scores = precision_recall_fscore_support(labels, said, average="weighted", zero_division=0)[:3]
+        both = [k for k in range(labels.shape[1]) if len(set(labels[:, k])) == 2]
+        runs.append({
+            "element_accuracy": (labels == said).mean(), "exact_match": (labels == said).all(1).mean(),
+            **dict(zip(("weighted_precision", "weighted_recall", "weighted_f1"), scores, strict=True)),
+            "mean_auc": np.mean([roc_auc_score(labels[:, k], p[:, k]) for k in both]),
+        })  # fmt: skip
+    table = pd.read_csv(smoke / "table2.csv").set_index("metric")
+    assert len(runs) == 3 and set(table.index) == set(runs[0])
+    for metric in table.index:
+        assert table.loc[metric, "mean"] == pytest.approx(
+            100 * np.mean([run[metric] for run in runs]), abs=1e-6
+        )
+
+
+def test_table4_follows_from_the_grades_of_the_specialist(smoke, cohort):
+    table = pd.read_csv(smoke / "table4.csv").set_index(["rater", "metric"])["value"]
+    found = {"trainee": [], "end_to_end": []}
+    for _, info, own in finished_runs(smoke):
+        if info["spec"]["task"] == "lung_severity" and not info["spec"]["initial_weights"].startswith("run:"):
+            rows = (own["split"] == "test").to_numpy()
+            tested = cohort.loc[own["video_id"]][rows]
+            specialist = tested["specialist_lung_severity"].astype(int)
+            said = own.filter(regex=r"^p_").to_numpy()[rows].argmax(1)
+            for rater, grades in {"trainee": tested["lung_severity"].astype(int), "end_to_end": said}.items():
+                quadratic = cohen_kappa_score(specialist, grades, weights="quadratic")
+                kappas = cohen_kappa_score(specialist, grades), quadratic
+                found[rater].append(((specialist.to_numpy() == np.asarray(grades)).mean(), *kappas))
+    for rater, values in found.items():
+        for metric, value in zip(
+            ("agreement", "kappa", "quadratic_kappa"), np.mean(values, axis=0), strict=True
+        ):
+            assert table[rater, metric] == pytest.approx(100 * value, abs=1e-6), (rater, metric)
 
 
 def test_the_page_of_the_paper_holds_every_table_and_figure(smoke):
