@@ -90,6 +90,8 @@ def compare_agreement(
         The paired difference in agreement with its interval, in percentage points; or that nobody can say.
     """
     runs = [_beside_specialist(_decided(row), prepared) for row in decisions]
+    if not decisions:
+        return f"cohort `{prepared.cohort.name}`: lung severity cannot be learnt here, so nobody can say."
     if not any(runs):
         return f"cohort `{prepared.cohort.name}` has no grades of a specialist, so nobody can say."
     found = paired_difference(*runs[::-1], n_draws=draws, seed=seed, measure=weighted_agreement)["agreement"]

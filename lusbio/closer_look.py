@@ -27,6 +27,7 @@ from lusbio.statistics import (
     agreement,
     draw_group_counts,
     estimate,
+    find_strata,
     paired_difference,
     percentile_interval,
     weighted_calibration,
@@ -262,7 +263,7 @@ def make_reliability(decisions: Sequence[Decisions], draws: int, seed: int = 0) 
     for row in decisions:
         confidence, right = np.concatenate([_confidence(fold) for fold in row.folds], axis=1)
         groups = np.concatenate([fold.groups for fold in row.folds])
-        weights = draw_group_counts(groups, draws, seed)
+        weights = draw_group_counts(groups, draws, seed, find_strata([fold.groups for fold in row.folds]))
         bins = bin_equally(confidence)
         for number in range(bins.max() + 1):
             inside = bins == number

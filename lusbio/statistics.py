@@ -434,17 +434,33 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
+def find_strata(groups_of_runs: Sequence[Sequence]) -> list[str]:
+    """What groups are drawn within: those that are tested in the same runs.
+
+    Args:
+        groups_of_runs: Group of each test video, run by run.
+
+    Returns:
+        Stratum of each video, the runs one after the other.
+
+    Example:
+        >>> find_strata([["a", "a"], ["a", "b"]])
+        ['[0, 1]', '[0, 1]', '[0, 1]', '[1]']
+    """
+    tested_in: dict = {}
+    for number, groups in enumerate(groups_of_runs):
+        for group in dict.fromkeys(groups):
+            tested_in.setdefault(group, []).append(number)
+    return [str(tested_in[group]) for groups in groups_of_runs for group in groups]
+
+
 def draw_means(runs: Sequence[Tested], n_draws: int, seed: int, measure: Measure) -> dict[str, np.ndarray]:
     """Each metric in each draw of patients, averaged over the runs where it is defined: shape (D,)."""
     for labels, _, groups in runs:
         if len(labels) != len(groups):
             raise LusbioError(f"{len(labels)} labels for {len(groups)} groups in a run")
-    tested_in: dict = {}
-    for number, (_, _, groups) in enumerate(runs):
-        for group in dict.fromkeys(groups):
-            tested_in.setdefault(group, []).append(number)
     groups = np.concatenate([np.asarray(groups, dtype=str) for _, _, groups in runs])
-    strata = [str(tested_in[group]) for _, _, groups in runs for group in groups]  # tested in the same runs
+    strata = find_strata([groups for _, _, groups in runs])
     weights = draw_group_counts(groups, n_draws, seed, strata)
     edges = np.cumsum([len(groups) for _, _, groups in runs])[:-1]
     parts = np.split(weights, edges, axis=1)
