@@ -183,6 +183,8 @@ def describe_cells(table: pd.DataFrame, decisions: Sequence[Decisions], prepared
     Returns:
         How to read the cells, and who the experts were; or why there is none.
     """
+    if not decisions:
+        return f"Cohort `{prepared.cohort.name}`: lung severity cannot be learnt here, so there is nothing to compare."
     if table.empty:
         return (
             f"Cohort `{prepared.cohort.name}` has no grades of a specialist: there is nobody to agree with."
