@@ -55,7 +55,7 @@ SECTIONS = (
             "02_biomarkers"),
     Section("table3", "Table 3: generalization", ("table3",), "04_generalization", "the POCOVID cohort"),
     Section("table4", "Table 4: agreement with the specialist", ("table4", "agreement", "table4_public"),
-            "05_agreement", "a second rater's grades (public ones: COVID-BLUES)"),
+            "05_agreement", "a specialist's grades; the public raters are those of POCOVID and COVIDx-US"),
     Section("table5", f"Table 5: the {len(BIOMARKERS)} biomarkers", ("table5",), "01_cohort"),
     Section("table6", "Table 6: another backbone", ("table6",), "06_another_backbone"),
     Section("table7", "Table 7: severity in detail", ("table7",), "03_experts"),
@@ -65,7 +65,7 @@ SECTIONS = (
     ), "10_closer_look"),
     Section("simulator", "About the simulator", (
         "contact_sheet", "simulator_layers", "simulator_targets", "simulator_realism", "real_and_simulated",
-        "transfer",
+        "transfer", "transfer_ladder",
     ), "08_simulator", "COVID-BLUES for what compares with real patients"),
 )  # fmt: skip
 """In the paper's order; what no section names goes into a last one, "More"."""

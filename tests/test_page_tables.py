@@ -38,6 +38,12 @@ def test_every_cell_is_there_and_only_groups_are_said_once():
     assert html.count('class="cell"') == 11 and cells(html).count("—") == 1
 
 
+def test_a_row_without_a_classifier_keeps_the_groups():
+    anchor = "| anchor | — | 50.0 ± 0.0 [50.0, 50.0] | 44.0 ± 0.0 [27.3, 59.9] | — |\n\nPercent."
+    _, html = render_markdown(GRID.replace("\nPercent.", anchor))
+    assert cells(html).count("end-to-end") == 1 and html.count('class="group"') == 3
+
+
 def test_a_cell_has_its_interval_and_its_published_number_apart():
     html = render_markdown(GRID)[1]
     assert "<b>69.0</b> ± 1.3<br><span>[63.9, 74.2]</span> <i>(81.5 ± 1.0)</i></td>" in html
