@@ -39,8 +39,8 @@ def test_every_cell_is_there_and_only_groups_are_said_once():
 
 
 def test_a_row_without_a_classifier_keeps_the_groups():
-    anchor = "| anchor | — | 50.0 ± 0.0 [50.0, 50.0] | 44.0 ± 0.0 [27.3, 59.9] | — |\n\nPercent."
-    _, html = render_markdown(GRID.replace("\nPercent.", anchor))
+    anchor = "| anchor | — | 50.0 ± 0.0 [50.0, 50.0] | 44.0 ± 0.0 [27.3, 59.9] | — |\n"
+    _, html = render_markdown(GRID.replace("\nPercent.", 2 * anchor + "\nPercent."))
     assert cells(html).count("end-to-end") == 1 and html.count('class="group"') == 3
 
 
