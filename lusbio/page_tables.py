@@ -67,7 +67,9 @@ def _table(token: dict, state: mistune.BlockState, longest: int) -> str:
             f"<details><summary>{len(body)} rows</summary>{table}</details>" if len(body) > longest else table
         )
     columns = {k: [row[k] for row in body] for k in range(len(head))}
-    values = [k for k, cells in columns.items() if any(map(CELL.match, cells)) or all(map(NUMBER.match, cells))]
+    values = [
+        k for k, cells in columns.items() if any(map(CELL.match, cells)) or all(map(NUMBER.match, cells))
+    ]
     n_heads, groups = values[0], {row[0] for row in body}
     if n_heads < 2 or 2 * len(groups) > len(body):
         return _box(_grid_head(head, n_heads), (_row(row, n_heads) for row in body), "grid")
