@@ -14,6 +14,10 @@ PAPER := 01_cohort 02_biomarkers 00_start_here 03_experts 04_generalization 05_a
 ifeq ($(COHORT),synthetic)
 PAPER += 08_simulator
 endif
+# About splits that lie, shown on POCOVID: ten more trainings.
+ifeq ($(COHORT),pocovid)
+PAPER += 09_leakage
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help paper smoke test lint bench clean env FORCE

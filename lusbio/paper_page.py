@@ -63,12 +63,17 @@ SECTIONS = (
     Section("closer", "What the paper did not have: a closer look", (
         "label_efficiency", "kappa", "confusion", "operating_points", "calibration", "reliability", "importance",
     ), "10_closer_look"),
+    Section("leakage", "What the paper did not have: how splits lie", ("leakage", "leakage_severity"), "09_leakage",
+            "COHORT=pocovid"),
     Section("simulator", "About the simulator", (
         "contact_sheet", "simulator_layers", "simulator_targets", "simulator_realism", "real_and_simulated",
         "transfer", "transfer_ladder",
     ), "08_simulator", "COVID-BLUES for what compares with real patients"),
 )  # fmt: skip
 """In the paper's order; what no section names goes into a last one, "More"."""
+
+ABOUT_ONE_COHORT = ("simulator", "leakage")
+"""Sections that other cohorts do without."""
 
 CAPTIONS = {
     "fig1": "One network, trained once, finds biomarkers; light experts decide. Below: a network per task.",
@@ -78,6 +83,7 @@ CAPTIONS = {
     "table1": "Dots: means over runs with 95 % intervals over patients. Open circles: published.",
     "biomarker_aucs": "AUC of each biomarker, mean and SD over runs, with how many test videos show it.",
     "table3": "Networks and experts on patients of another cohort, nothing trained there; 95 % intervals over groups.",
+    "leakage": "The same model on the same videos, split more and more honestly; 95 % intervals over groups.",
     "agreement": "Agreement with the specialist's grades, with 95 % intervals over patients.",
     "cost": "Minutes of training of each route against what they bring.",
     "label_efficiency": "What each route reaches when only a share of the patients has labels of the task.",
@@ -161,7 +167,9 @@ def _find_sections(folder: Path, places: Sequence[Path], simulated: bool) -> lis
     sections = [
         s
         for s in SECTIONS
-        if simulated or s.anchor != "simulator" or any(_files(a, places) for a in s.artefacts)
+        if s.anchor not in ABOUT_ONE_COHORT
+        or (s.anchor == "simulator" and simulated)
+        or any(_files(a, places) for a in s.artefacts)
     ]
     named = {name for section in sections for name in section.artefacts} | {"verdict"}
     found = {path.stem for path in folder.iterdir() if path.suffix in (".png", ".md", ".csv")}

@@ -137,6 +137,7 @@ LAYERS = (
     "tables routes elsewhere",
     "comparison label_efficiency agreement importance closer_look explanations generalization",
     "leakage leakage_tables",
+    "real_patients real_patients_decisions real_patients_tables",
     "figures",
     "result_figures drawings page_tables paper_page cli notebooks",
 )
