@@ -63,6 +63,8 @@ SECTIONS = (
     Section("closer", "What the paper did not have: a closer look", (
         "label_efficiency", "kappa", "confusion", "operating_points", "calibration", "reliability", "importance",
     ), "10_closer_look"),
+    Section("real", "What the paper did not have: real patients", ("real_patients", "real_findings"),
+            "07_real_patients", "COHORT=covid_blues"),
     Section("leakage", "What the paper did not have: how splits lie", ("leakage", "leakage_severity"), "09_leakage",
             "COHORT=pocovid"),
     Section("simulator", "About the simulator", (
@@ -72,7 +74,7 @@ SECTIONS = (
 )  # fmt: skip
 """In the paper's order; what no section names goes into a last one, "More"."""
 
-ABOUT_ONE_COHORT = ("simulator", "leakage")
+ABOUT_ONE_COHORT = ("simulator", "leakage", "real")
 """Sections that other cohorts do without."""
 
 CAPTIONS = {

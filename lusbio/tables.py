@@ -41,6 +41,12 @@ FEATURE_TITLES = {
     "shuffled_labels": "anchor: shuffled labels",
     "majority": "anchor: class frequencies",
     "source_only": "anchor: source alone",
+    "frozen_biomarkers": "biomarkers, never saw a real video",
+    "adapted_biomarkers": "biomarkers, adapted",
+    "pretrained_on_simulated": "pretrained on simulated patients",
+    "raters_two_bits": "anchor: the raters' two bits",
+    "pooled_pixels": "floor: pooled pixels",
+    "metadata": "floor: metadata",
 }
 """What rows decide from, in words."""
 

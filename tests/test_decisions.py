@@ -151,9 +151,12 @@ def test_crossfitting_is_refused_where_runs_train_on_each_others_test_patients(p
 
 def test_anchors_know_nothing_of_the_network(prepared, tmp_path):
     run = made_up_run(prepared, tmp_path / "run")
-    trainee = take_rated_biomarkers([run], prepared, true=False)
+    trainee = take_rated_biomarkers([run], prepared, true=False).values[0]
     labels = prepared.cohort.table[list(BIOMARKER_NAMES)].to_numpy(float)
-    np.testing.assert_array_equal(trainee.values[0], np.where(np.isnan(labels), 0.5, labels))
+    for name in (BIOMARKER_NAMES[0], BIOMARKER_NAMES[5], BIOMARKER_NAMES[7]):
+        k = BIOMARKER_NAMES.index(name)
+        np.testing.assert_array_equal(trainee[:, k], labels[:, k])
+    assert (trainee[:, 1] == 0.5).all()
     with pytest.raises(LusbioError, match="has no truth"):
         take_rated_biomarkers([run], prepared, true=True)
     (majority,) = decide_by_majority([run], "disease", prepared).folds
@@ -196,3 +199,12 @@ def test_features_of_a_severity_network_have_another_name_where_they_decide_anot
     assert take_evidence([run], "lung_severity").features == END_TO_END
     pretrained = replace(run, spec=replace(run.spec, initial_weights="run:biomarkers-fold0-0"))
     assert take_evidence([pretrained], "lung_severity").features == "pretrained_on_biomarkers"
+
+
+def test_what_is_unknown_gives_no_other_label_away(prepared, tmp_path):
+    severe = prepared.cohort.table["lung_severity"].astype(int).to_numpy() >= 2
+    table = prepared.cohort.table.assign(b_lines_white=np.where(severe, np.nan, 0.0))
+    hinted = replace(prepared, cohort=replace(prepared.cohort, table=table))
+    (values,) = take_rated_biomarkers([made_up_run(prepared, tmp_path / "run")], hinted, true=False).values
+    assert (values[:, BIOMARKER_NAMES.index("b_lines_white")] == 0.5).all()
+    assert set(values[:, BIOMARKER_NAMES.index("b_lines_none")]) == {0.0, 1.0}

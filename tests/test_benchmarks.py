@@ -1,0 +1,103 @@
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from lusbio.paths import ROOT, build_folder
+
+FOLDER = ROOT / "benchmarks"
+SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if not path.name.startswith("_"))
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """A function that imports a file of benchmarks/ as Python does when it is run there, without running it."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    before = set(sys.modules)
+
+    def load_path(path: Path):
+        spec = importlib.util.spec_from_file_location(f"benchmark_{path.stem}", path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
+        spec.loader.exec_module(module)
+        return module
+
+    yield load_path
+    for name in {"_measure", "_training"} - before:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def measure(load):
+    return load(FOLDER / "_measure.py")
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_every_script_can_be_imported_and_has_a_main(path, load):
+    assert callable(load(path).main)
+
+
+def test_every_script_is_explained_in_the_readme():
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert [path.name for path in SCRIPTS if f"`{path.name}`" not in text] == []
+
+
+def test_blocks_take_turns_and_warmups_do_not_count(measure):
+    order = []
+    seconds = measure.time_in_turn(
+        {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3, warmups=2
+    )
+    assert order == ["a", "b"] * 5
+    assert [len(values) for values in seconds.values()] == [3, 3]
+
+
+def test_seconds_are_those_of_the_block(measure):
+    now = [0.0]
+
+    def work(seconds):
+        now[0] += seconds
+
+    blocks = {"slow": lambda: work(3.0), "fast": lambda: work(0.5)}
+    assert measure.time_in_turn(blocks, rounds=2, clock=lambda: now[0]) == {
+        "slow": [3.0, 3.0],
+        "fast": [0.5, 0.5],
+    }
+
+
+def test_load_that_lasts_for_a_round_does_not_move_the_ratio(measure):
+    quiet, busy = [2.0, 2.0, 2.0], [2.0, 20.0, 2.0]
+    assert measure.median_ratio(quiet, [1.0, 1.0, 1.0]) == 2
+    assert measure.median_ratio(busy, [1.0, 10.0, 1.0]) == 2
+    assert measure.median_ratio([2.0, 3.0, 9.0], [1.0, 1.0, 1.0]) == 3
+    with pytest.raises(ValueError, match="shorter"):
+        measure.median_ratio([1.0, 2.0], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("value", "at_least", "reached"),
+    [(1.7, True, True), (1.6, True, False), (1.7, False, True), (1.8, False, False)],
+)
+def test_a_goal_is_the_least_or_the_most_that_will_do(value, at_least, reached, measure):
+    assert measure.Finding("speed", value, "x", goal=1.7, at_least=at_least).reached is reached
+
+
+def test_what_has_no_goal_is_neither_reached_nor_missed(measure):
+    finding = measure.Finding("speed", 1.0)
+    assert finding.reached is None
+    assert re.fullmatch(r"\s*1", measure.format_value(finding))
+
+
+def test_a_report_says_the_same_to_readers_and_to_programs(measure, capsys):
+    findings = [measure.Finding("speed", 2.5, "x", goal=5), measure.Finding("time", 0.25, "s")]
+    path = measure.report("example", findings, seconds={"a": [1.0]})
+    printed, written = capsys.readouterr().out, json.loads(path.read_text())
+    assert path == build_folder("benchmarks", "example.json")
+    assert re.search(r"speed +2.5 x +at least 5 x +MISSED", printed) and re.search(r"time +0.25 s\n", printed)
+    assert written["findings"][0] == {
+        "what": "speed", "value": 2.5, "unit": "x", "goal": 5, "at_least": True, "reached": False
+    }  # fmt: skip
+    assert written["details"] == {"seconds": {"a": [1.0]}}
+    assert written["machine"]["cores"] >= 1
