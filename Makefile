@@ -127,7 +127,7 @@ ifneq ($(NOTEBOOKS),)
 endif
 
 bench: $(ENVIRONMENT) ## Throughput and scaling, one script after the other
-	@found=; for script in benchmarks/*.py; do [ -f "$$script" ] || continue; found=yes; \
+	@found=; for script in benchmarks/[!_]*.py; do [ -f "$$script" ] || continue; found=yes; \
 	    echo "== $$script"; $(RUN) "$$script" || exit 1; done; \
 	    [ -n "$$found" ] || echo "There is no script in benchmarks/ yet."
 
