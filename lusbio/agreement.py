@@ -10,9 +10,10 @@ from lusbio.decisions import Decisions
 from lusbio.grid import find_tasks
 from lusbio.labels import BIOMARKER_TASK, encode_task
 from lusbio.runs import PreparedCohort, Run, find_runs
-from lusbio.statistics import Tested, agreement, paired_difference, weighted_agreement
+from lusbio.statistics import Tested, agreement, paired_difference
 from lusbio.tables import FEATURE_TITLES, read_published
 from lusbio.vocabulary import TASKS
+from lusbio.weighted_metrics import weighted_agreement
 
 SPECIALIST = "specialist_lung_severity"
 """The column of a cohort's table that holds the specialist's grades."""

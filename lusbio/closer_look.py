@@ -30,11 +30,10 @@ from lusbio.statistics import (
     find_strata,
     paired_difference,
     percentile_interval,
-    weighted_calibration,
-    weighted_detection,
 )
 from lusbio.tables import FEATURE_TITLES
 from lusbio.vocabulary import title_of
+from lusbio.weighted_metrics import weighted_calibration, weighted_detection
 
 POSITIVE_CLASSES: dict[str, tuple[int, ...]] = {"lung_severity": (2, 3), "sf_ratio": (2, 3), "disease": (1,)}
 """The yes-or-no question within each task, by the classes that mean yes: severity 2 or 3; S/F of 275 or

@@ -77,6 +77,38 @@ class Decisions:
         return float(np.mean([fold.accuracy for fold in self.validated]))
 
 
+def judge(
+    features: str,
+    classifier: str,
+    task: str,
+    runs: Sequence[Run],
+    decided: Sequence[np.ndarray],
+    prepared: PreparedCohort,
+    minutes: float,
+) -> Decisions:
+    """One row's decisions from what was said of all videos.
+
+    Args:
+        features: What is decided from.
+        classifier: Who decides.
+        task: A key of ``TASKS``, or a task of one's own.
+        runs: The runs whose splits are followed.
+        decided: Probabilities of all videos by run, float64 (V, K).
+        prepared: The cohort.
+        minutes: See ``Decisions``.
+
+    Returns:
+        The row: videos of the test and validation splits with a known label.
+    """
+    pairs = list(zip(runs, decided, strict=True))
+    tested, validated = (
+        tuple(_known(probabilities, run, split, task, prepared) for run, probabilities in pairs)
+        for split in ("test", "val")
+    )
+    classes = classes_of(prepared.cohort.table, task)
+    return Decisions(features, classifier, task, tested, validated, minutes, classes)
+
+
 def decide_end_to_end(runs: Sequence[Run], prepared: PreparedCohort) -> Decisions:
     """The decisions of networks trained for a task.
 
@@ -90,7 +122,7 @@ def decide_end_to_end(runs: Sequence[Run], prepared: PreparedCohort) -> Decision
     features = PRETRAINED if runs[0].spec.starts_from else END_TO_END
     minutes = float(np.mean([run.minutes for run in runs]))
     decided = [run.probabilities for run in runs]
-    return _decisions(features, NETWORK, runs[0].spec.task, runs, decided, prepared, minutes)
+    return judge(features, NETWORK, runs[0].spec.task, runs, decided, prepared, minutes)
 
 
 def decide_with_experts(
@@ -134,9 +166,7 @@ def decide_with_experts(
     rows = []
     for name in experts:
         decided, minutes = zip(*(results[name, k] for k in range(len(evidence.runs))), strict=True)
-        rows.append(
-            _decisions(features, name, task, evidence.runs, decided, prepared, float(np.mean(minutes)))
-        )
+        rows.append(judge(features, name, task, evidence.runs, decided, prepared, float(np.mean(minutes))))
     return rows
 
 
@@ -156,7 +186,7 @@ def decide_by_majority(runs: Sequence[Run], task: str, prepared: PreparedCohort)
     for run in runs:
         counts = np.bincount(labels[(run.splits == "train") & (labels >= 0)], minlength=n_classes)
         decided.append(np.tile(counts / counts.sum(), (len(labels), 1)))
-    return _decisions(MAJORITY, "—", task, runs, decided, prepared, 0.0)
+    return judge(MAJORITY, "—", task, runs, decided, prepared, 0.0)
 
 
 def choose_by_validation(rows: Sequence[Decisions]) -> Decisions:
@@ -255,24 +285,6 @@ def _labels_to_learn(
             rows = np.flatnonzero((run.splits == split) & (labels >= 0))
             labels[rows] = np.random.default_rng([run.spec.seed, run.spec.fold]).permutation(labels[rows])
     return labels
-
-
-def _decisions(
-    features: str,
-    classifier: str,
-    task: str,
-    runs: Sequence[Run],
-    decided: Sequence[np.ndarray],
-    prepared: PreparedCohort,
-    minutes: float,
-) -> Decisions:
-    pairs = list(zip(runs, decided, strict=True))
-    tested, validated = (
-        tuple(_known(probabilities, run, split, task, prepared) for run, probabilities in pairs)
-        for split in ("test", "val")
-    )
-    classes = classes_of(prepared.cohort.table, task)
-    return Decisions(features, classifier, task, tested, validated, minutes, classes)
 
 
 def _known(

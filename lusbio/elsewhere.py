@@ -31,7 +31,7 @@ from lusbio.files import code_fingerprint, write_csv
 from lusbio.grid import find_tasks
 from lusbio.labels import BIOMARKER_TASK, encode_task
 from lusbio.runs import PreparedCohort, Run, find_runs, prepare_cohort
-from lusbio.scoring import Model, load_network
+from lusbio.scoring import Model, predict_videos
 
 TASK = "lung_severity"
 """What is decided."""
@@ -139,7 +139,12 @@ def predict_cohort(run: Run, other: PreparedCohort, n_clips: int = CLIPS) -> np.
         )
     path = run.folder / "elsewhere" / f"{other.cohort.name}-{other.data}-{n_clips}clips.csv"
     if not path.exists():
-        _write_predictions(_predict(run, other, n_clips), other, path)
+        from lusbio.training import one_thread
+
+        model = Model(run.folder, run.spec, tuple(run.info["masked"]), {})
+        with one_thread():
+            probabilities = predict_videos(other.videos, model, n_clips)
+        _write_predictions(probabilities, other, path)
     return _read_predictions(path)
 
 
@@ -159,26 +164,6 @@ def judge_elsewhere(row: Decisions, decided: Sequence[np.ndarray], other: Prepar
     known = np.flatnonzero(labels >= 0)
     groups = table["group_id"].to_numpy()[known]
     return replace(row, folds=tuple(FoldResult(known, labels[known], p[known], groups) for p in decided))
-
-
-def _predict(run: Run, other: PreparedCohort, n_clips: int) -> np.ndarray:
-    import torch
-
-    from lusbio import clips, training
-
-    model = Model(run.folder, run.spec, tuple(run.info["masked"]), {})
-    unknown = torch.full((len(other.videos),), -1)
-    dataset = clips.ClipDataset(other.videos, unknown, model.settings.frames)
-    loader = clips.evaluation_loader(dataset, np.arange(len(other.videos)), n_clips)
-    module = training.VideoModule(
-        load_network(model), multilabel=run.spec.task == BIOMARKER_TASK, settings=model.settings,
-        steps_per_epoch=1, seed=0,
-    )  # fmt: skip
-    with training.one_thread():
-        probabilities, _ = training.predict(module, loader, device=training.choose_device())
-    probabilities = probabilities.astype(np.float64)
-    probabilities[:, np.isin(run.spec.outputs, model.masked)] = np.nan
-    return probabilities
 
 
 def _write_predictions(probabilities: np.ndarray, other: PreparedCohort, path: Path) -> None:

@@ -156,7 +156,7 @@ def plot_biomarker_aucs(table: pd.DataFrame, *, ax: Axes) -> Axes:
     """AUC of each biomarker with SD over runs; the label says how many test videos show it.
 
     Args:
-        table: From ``tables.make_biomarker_auc_table``; biomarkers without an AUC are named below.
+        table: From ``biomarker_tables.make_biomarker_auc_table``; biomarkers without an AUC are named below.
         ax: Where to draw.
 
     Returns:

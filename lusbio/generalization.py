@@ -16,16 +16,9 @@ from lusbio.evidence import BIOMARKERS, END_TO_END
 from lusbio.labels import classes_of, encode_task
 from lusbio.provenance import describe_origin
 from lusbio.runs import PreparedCohort
-from lusbio.statistics import (
-    COVERAGE,
-    Measure,
-    Tested,
-    estimate,
-    paired_difference,
-    weighted_auc,
-    weighted_task_metrics,
-)
+from lusbio.statistics import COVERAGE, Measure, Tested, estimate, paired_difference
 from lusbio.tables import FEATURE_TITLES
+from lusbio.weighted_metrics import weighted_auc, weighted_task_metrics
 
 PAPER_VIDEOS = 21
 """Linear videos of POCOVID with a severity, duplicates not counted: what the paper tested on."""

@@ -10,8 +10,8 @@ from lusbio.evidence import handed_over
 from lusbio.experts import Expert
 from lusbio.labels import encode_task
 from lusbio.runs import PreparedCohort, Run
-from lusbio.statistics import weighted_task_auc
 from lusbio.vocabulary import BIOMARKER_GROUPS, BIOMARKERS, title_of
+from lusbio.weighted_metrics import weighted_task_auc
 
 REPEATS = 5
 """Permutations per run and column. (Engineering choice.)"""

@@ -9,7 +9,8 @@ from lusbio.decisions import Decisions, choose_by_validation, decide_end_to_end,
 from lusbio.evidence import BIOMARKERS, END_TO_END
 from lusbio.metrics import task_metrics
 from lusbio.runs import PreparedCohort, Run, RunSpec, find_runs
-from lusbio.statistics import bootstrap_metrics, draw_means, percentile_interval, weighted_task_metrics
+from lusbio.statistics import bootstrap_metrics, draw_means, percentile_interval
+from lusbio.weighted_metrics import weighted_task_metrics
 
 
 def make_label_efficiency(

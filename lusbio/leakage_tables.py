@@ -23,8 +23,9 @@ from lusbio.leakage import (
 )
 from lusbio.provenance import find_commit
 from lusbio.runs import PreparedCohort, Run
-from lusbio.statistics import Measure, Tested, estimate, paired_difference, weighted_task_metrics
+from lusbio.statistics import Measure, Tested, estimate, paired_difference
 from lusbio.tables import FEATURE_TITLES
+from lusbio.weighted_metrics import weighted_task_metrics
 
 DIAGNOSIS_METRICS = {
     "accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "auc": "AUC, one against one",

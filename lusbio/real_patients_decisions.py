@@ -18,6 +18,7 @@ from lusbio.decisions import (
     decide_by_majority,
     decide_end_to_end,
     decide_with_experts,
+    judge,
 )
 from lusbio.elsewhere import CHOSEN
 from lusbio.errors import LusbioError
@@ -38,7 +39,7 @@ from lusbio.real_patients import (
     take_pooled_pixels,
     take_rated_bits,
 )
-from lusbio.runs import PreparedCohort, Run, check_same_videos, find_runs
+from lusbio.runs import PreparedCohort, Run, find_runs
 from lusbio.vocabulary import BIOMARKER_NAMES
 
 LINEAR = "LR"
@@ -172,7 +173,17 @@ def decide_finding(material: Material, finding: str, jobs: int = 1) -> list[Deci
     rows = []
     for evidence in (own, material.frozen, material.adapted):
         answers = [1 - values[:, bit] for values in evidence.values]
-        rows.append(_judge(evidence.features, NETWORK, finding, evidence.runs, answers, material.prepared))
+        rows.append(
+            judge(
+                evidence.features,
+                NETWORK,
+                finding,
+                evidence.runs,
+                list(map(_no_or_yes, answers)),
+                material.prepared,
+                0.0,
+            )
+        )
     return [*rows, *decide_floors(material, finding, jobs)]
 
 
@@ -210,7 +221,7 @@ def _decide_linearly(evidence: Evidence, task: str, prepared: PreparedCohort) ->
         probabilities = np.zeros((len(values), n_classes))
         probabilities[:, model.classes_] = model.predict_proba(values)
         decided.append(probabilities)
-    return _judge(evidence.features, LINEAR, task, evidence.runs, decided, prepared)
+    return judge(evidence.features, LINEAR, task, evidence.runs, decided, prepared, 0.0)
 
 
 def _answer(networks: Sequence[Run], task: str, material: Material) -> Decisions:
@@ -218,32 +229,15 @@ def _answer(networks: Sequence[Run], task: str, material: Material) -> Decisions
     classes = classes_of(material.prepared.cohort.table, QUESTIONS[task].column)
     yes = np.isin(classes, QUESTIONS[task].yes)
     answers = [run.probabilities[:, yes].sum(axis=1).clip(0, 1) for run in networks]
-    row = _judge(END_TO_END, NETWORK, task, networks, answers, material.prepared)
-    return replace(row, minutes=float(np.mean([run.minutes for run in networks])))
+    minutes = float(np.mean([run.minutes for run in networks]))
+    return judge(
+        END_TO_END, NETWORK, task, networks, list(map(_no_or_yes, answers)), material.prepared, minutes
+    )
 
 
-def _judge(
-    features: str,
-    classifier: str,
-    task: str,
-    runs: Sequence[Run],
-    decided: Sequence[np.ndarray],
-    prepared: PreparedCohort,
-) -> Decisions:
-    """Decisions from probabilities of all videos, (V, K), or (V,) of yes."""
-    table = prepared.cohort.table
-    labels, groups = encode_task(table, task), table["group_id"].to_numpy()
-
-    def pick(split: str) -> tuple[FoldResult, ...]:
-        found = []
-        for run, p in zip(runs, decided, strict=True):
-            check_same_videos(run, prepared)
-            rows = np.flatnonzero((run.splits == split) & (labels >= 0))
-            both = p if p.ndim == 2 else np.column_stack([1 - p, p])
-            found.append(FoldResult(rows, labels[rows], both[rows], groups[rows]))
-        return tuple(found)
-
-    return Decisions(features, classifier, task, pick("test"), pick("val"), 0.0, classes_of(table, task))
+def _no_or_yes(p: np.ndarray) -> np.ndarray:
+    """Probabilities of no and yes, (V, 2), from those of yes, (V,)."""
+    return np.column_stack([1 - p, p])
 
 
 def aggregate_patients(row: Decisions) -> Decisions:

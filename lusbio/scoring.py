@@ -257,24 +257,40 @@ def find_biomarkers(videos: Sequence[CachedVideo | DecodedVideo], model: Model) 
     Returns:
         Probabilities, float64 (V, 38); NaN for biomarkers that the model never learnt.
     """
+    return predict_videos(videos, model, model.settings.evaluation_clips)
+
+
+def predict_videos(videos: Sequence[CachedVideo | DecodedVideo], model: Model, n_clips: int) -> np.ndarray:
+    """What a network says of decoded videos, whatever it was trained for.
+
+    Args:
+        videos: Decoded at the size that the model takes.
+        model: Its network finds biomarkers or decides a task.
+        n_clips: Clips per video that are averaged.
+
+    Returns:
+        Probabilities, float64 (V, K); NaN for biomarkers that the model never learnt.
+    """
     import torch
 
     from lusbio import clips, training
 
-    settings = model.settings
-    unknown = torch.full((len(videos), len(BIOMARKER_NAMES)), torch.nan)
-    dataset = clips.ClipDataset(videos, unknown, settings.frames)
-    loader = clips.evaluation_loader(dataset, np.arange(len(videos)), settings.evaluation_clips)
+    dataset = clips.ClipDataset(videos, torch.full((len(videos),), -1), model.settings.frames)
+    loader = clips.evaluation_loader(dataset, np.arange(len(videos)), n_clips)
     module = training.VideoModule(
-        load_network(model), multilabel=True, settings=settings, steps_per_epoch=1, seed=0
+        load_network(model),
+        multilabel=model.spec.task == BIOMARKER_TASK,
+        settings=model.settings,
+        steps_per_epoch=1,
+        seed=0,
     )
     probabilities = training.predict(module, loader, device=training.choose_device())[0].astype(np.float64)
-    probabilities[:, np.isin(BIOMARKER_NAMES, model.masked)] = np.nan
+    probabilities[:, np.isin(model.spec.outputs, model.masked)] = np.nan
     return probabilities
 
 
 def load_network(model: Model):
-    """The biomarker network of a model, in evaluation mode, with 38 outputs."""
+    """The network of a model, in evaluation mode."""
     from lusbio.assembly import make_network
     from lusbio.models.weights import load_weights
 

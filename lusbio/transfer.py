@@ -10,8 +10,9 @@ from lusbio.files import write_csv
 from lusbio.labels import BIOMARKER_TASK
 from lusbio.runs import PreparedCohort, Run
 from lusbio.scoring import find_biomarkers, find_model
-from lusbio.statistics import bootstrap_metrics, weighted_auc
+from lusbio.statistics import bootstrap_metrics
 from lusbio.vocabulary import BIOMARKER_NAMES, group_names
+from lusbio.weighted_metrics import weighted_auc
 
 FINDINGS = ("A-lines", "B-lines")
 """Groups that COVID-BLUES labels with yes or no: present is everything but "none"."""

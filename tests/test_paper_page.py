@@ -14,7 +14,8 @@ import pytest
 
 from lusbio.errors import LusbioError
 from lusbio.figures import plot_frame, save_figure
-from lusbio.paper_page import SECTIONS, build_page, main, note_times
+from lusbio.page_contents import SECTIONS
+from lusbio.paper_page import build_page, main, note_times
 from lusbio.paths import ROOT, build_folder, figures_folder
 from lusbio.tables import save_table
 

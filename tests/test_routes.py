@@ -16,8 +16,9 @@ from lusbio.runs import PreparedCohort, Run
 from lusbio.simulation.labels import simulate_recordings
 from lusbio.simulation.raters import trainee_table, truth_table
 from lusbio.splits import make_folds
-from lusbio.statistics import draw_group_counts, weighted_task_metrics
+from lusbio.statistics import draw_group_counts
 from lusbio.vocabulary import BIOMARKER_NAMES
+from lusbio.weighted_metrics import weighted_task_metrics
 
 
 @pytest.fixture(scope="module")

@@ -127,19 +127,19 @@ def test_the_citation_is_of_this_version_and_of_the_paper():
 
 LAYERS = (
     "vocabulary profiles errors files paths",
-    "videos splits metrics statistics models simulation",
+    "videos splits metrics weighted_metrics statistics models simulation",
     "cohorts clips experts labels progress",
     "training",
     "runs",
     "assembly grid",
     "evidence execution",
     "decisions provenance scoring transfer",
-    "tables routes elsewhere",
+    "tables biomarker_tables routes elsewhere",
     "comparison label_efficiency agreement importance closer_look explanations generalization",
     "leakage leakage_tables",
     "real_patients real_patients_decisions real_patients_tables",
     "figures",
-    "result_figures drawings page_tables paper_page cli notebooks",
+    "result_figures drawings page_contents page_tables paper_page cli notebooks",
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 MODULES = [path for path in sorted((ROOT / "lusbio").rglob("*.py")) if path != ROOT / "lusbio/__init__.py"]

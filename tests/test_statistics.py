@@ -11,6 +11,8 @@ from lusbio.statistics import (
     estimate,
     holm,
     paired_difference,
+)
+from lusbio.weighted_metrics import (
     weighted_agreement,
     weighted_auc,
     weighted_biomarker_metrics,

@@ -7,17 +7,14 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 from small_cohort import TINY, make_small_cohort
 from test_decisions import made_up_run
 
+from lusbio.biomarker_tables import explain_near_chance, make_biomarker_auc_table, make_table2, make_table5
 from lusbio.decisions import Decisions, FoldResult
 from lusbio.files import file_sha256
 from lusbio.paths import ROOT
 from lusbio.runs import prepare_cohort
 from lusbio.tables import (
     describe_absent,
-    explain_near_chance,
-    make_biomarker_auc_table,
     make_table1,
-    make_table2,
-    make_table5,
     make_table7,
     read_published,
     save_table,
