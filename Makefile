@@ -14,11 +14,11 @@ PAPER := 01_cohort 02_biomarkers 00_start_here 03_experts 04_generalization 05_a
 ifeq ($(COHORT),synthetic)
 PAPER += 08_simulator
 endif
-# Table 1 on real patients, with networks that come from simulated ones: 13 more trainings.
+# Table 1 on real patients, with networks that come from simulated ones: it trains too.
 ifeq ($(COHORT),covid_blues)
 PAPER += 07_real_patients
 endif
-# About splits that lie, shown on POCOVID: ten more trainings.
+# About splits that lie, shown on POCOVID: it trains too.
 ifeq ($(COHORT),pocovid)
 PAPER += 09_leakage
 endif

@@ -1,12 +1,12 @@
-"""What `lusbio score` takes for a video beyond decoding it, and what decoding meanwhile would save."""
+"""What `lusbio score` takes for a video beyond decoding it, beside decoding first, and by clips per pass."""
 
 import os
 import statistics
 import tempfile
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +16,27 @@ from _training import make_cohort
 
 from lusbio import training
 from lusbio.assembly import make_network
-from lusbio.clips import ClipDataset, evaluation_loader
+from lusbio.clips import EVALUATION_BATCH, ClipDataset, evaluation_loader
 from lusbio.experts import fit_expert, save_expert
 from lusbio.files import write_json
 from lusbio.labels import BIOMARKER_TASK
 from lusbio.models.weights import save_weights
 from lusbio.profiles import PROFILES
 from lusbio.runs import RunSpec
-from lusbio.scoring import CARD_FILE, WEIGHTS_FILE, Model, find_model, load_network, score_videos
+from lusbio.scoring import (
+    CARD_FILE,
+    WEIGHTS_FILE,
+    Model,
+    find_biomarkers,
+    find_model,
+    load_network,
+    score_videos,
+)
 from lusbio.videos import DecodedVideo, decode_video
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
 
-VIDEOS, ROUNDS, AHEAD = 6, 3, 2
+VIDEOS, ROUNDS = 8, 3
+CLIPS_PER_PASS = (1, 2, 4, 8, EVALUATION_BATCH)
 
 
 def make_model(folder: Path) -> Model:
@@ -51,20 +60,8 @@ def make_model(folder: Path) -> Model:
     return find_model(folder)
 
 
-def decode_ahead(paths: Iterable[Path], size: int) -> Iterator[np.ndarray]:
-    """Frames of one video after the other, a few decoded in the background while the caller is busy."""
-    with ThreadPoolExecutor(1) as pool:
-        coming: deque = deque()
-        for path in paths:
-            coming.append(pool.submit(decode_video, path, size))
-            if len(coming) > AHEAD:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
-
-
-def find_biomarkers_meanwhile(paths: Iterable[Path], model: Model) -> np.ndarray:
-    """Biomarkers of videos, one video at a time, while the next ones are decoded.
+def score_decode_first(paths: Sequence[Path], model: Model) -> np.ndarray:
+    """Biomarkers of videos as a plain program finds them: all are decoded, then all are predicted.
 
     Args:
         paths: Video files.
@@ -73,16 +70,113 @@ def find_biomarkers_meanwhile(paths: Iterable[Path], model: Model) -> np.ndarray
     Returns:
         Probabilities (V, 38).
     """
-    settings, unknown = model.settings, torch.full((1, len(BIOMARKER_NAMES)), torch.nan)
-    module = training.VideoModule(
-        load_network(model), multilabel=True, settings=settings, steps_per_epoch=1, seed=0
+    return find_biomarkers(
+        [DecodedVideo(decode_video(path, model.settings.image_size)) for path in paths], model
     )
-    found = []
-    for frames in decode_ahead(paths, settings.image_size):
-        dataset = ClipDataset([DecodedVideo(frames)], unknown, settings.frames)
-        loader = evaluation_loader(dataset, np.arange(1), settings.evaluation_clips)
-        found.append(training.predict(module, loader, device=training.choose_device())[0][0])
-    return np.stack(found)
+
+
+def cut_clips(paths: Sequence[Path], model: Model) -> torch.Tensor:
+    """The clips of videos that the network sees.
+
+    Args:
+        paths: Video files.
+        model: From ``find_model``.
+
+    Returns:
+        uint8 (clips, T, 1, H, W), those of a video one after the other.
+    """
+    settings = model.settings
+    videos = [DecodedVideo(decode_video(path, settings.image_size)) for path in paths]
+    dataset = ClipDataset(videos, torch.full((len(videos),), -1), settings.frames)
+    loader = evaluation_loader(dataset, np.arange(len(videos)), settings.evaluation_clips)
+    return torch.cat([batch["clips"] for batch in loader])
+
+
+def predict_in_passes(module: training.VideoModule, clips: torch.Tensor, n_clips: int, threads: int) -> None:
+    """Show clips to a network, some at a time, on as many cores as there are.
+
+    Args:
+        module: The network.
+        clips: uint8 (clips, T, 1, H, W).
+        n_clips: Clips per pass.
+        threads: Passes at the same time, one core each; 1 for one pass at a time on all cores.
+    """
+    passes = [[{"clips": part, "rows": torch.arange(len(part))}] for part in clips.split(n_clips)]
+
+    def predict(batches: list[dict]) -> None:
+        training.predict(module, batches, device=training.choose_device())
+
+    if threads == 1:
+        for batches in passes:
+            predict(batches)
+        return
+    one_each = {"initializer": torch.set_num_threads, "initargs": (1,)}
+    with training.one_thread(), ThreadPoolExecutor(threads, **one_each) as pool:
+        list(pool.map(predict, passes))
+
+
+def time_passes(clips: torch.Tensor, model: Model) -> tuple[list[Finding], dict[str, list[float]]]:
+    """The network alone, by clips per pass, with all cores for one pass or one core for each of several.
+
+    Args:
+        clips: uint8 (clips, T, 1, H, W).
+        model: From ``find_model``.
+
+    Returns:
+        Lines of the report, and seconds of each round by kind of pass.
+    """
+    module = training.VideoModule(
+        load_network(model), multilabel=True, settings=model.settings, steps_per_epoch=1, seed=0
+    )
+    cores = os.cpu_count() or 1
+    ways = {"one pass at a time": 1, "a pass per core": cores}
+    blocks = {
+        f"{n_clips} clips, {way}": partial(predict_in_passes, module, clips, n_clips, threads)
+        for way, threads in ways.items()
+        for n_clips in CLIPS_PER_PASS
+    }
+    seconds = time_in_turn(blocks, ROUNDS)
+    usual = seconds[f"{EVALUATION_BATCH} clips, one pass at a time"]
+    findings = [
+        Finding(
+            f"network alone, {name}, beside {EVALUATION_BATCH}, one at a time",
+            median_ratio(usual, values),
+            "x",
+        )
+        for name, values in seconds.items()
+        if values is not usual
+    ]
+    return findings, seconds
+
+
+def time_scoring(paths: dict[str, Path], model: Model) -> tuple[list[Finding], dict[str, list[float]]]:
+    """``lusbio score`` beside decoding alone and beside decoding first.
+
+    Args:
+        paths: Video file by ``video_id``.
+        model: From ``find_model``.
+
+    Returns:
+        Lines of the report, and seconds of each round.
+    """
+    files = list(paths.values())
+    blocks = {
+        "decode": lambda: [decode_video(path, model.settings.image_size) for path in files],
+        "first": lambda: score_decode_first(files, model),
+        "score": lambda: score_videos(paths, model),
+    }
+    scores = score_videos(paths, model)[list(BIOMARKER_NAMES)].to_numpy()
+    difference = float(np.abs(score_decode_first(files, model) - scores).max())
+    seconds = time_in_turn(blocks, ROUNDS)
+    per_video = {name: [s / len(files) for s in values] for name, values in seconds.items()}
+    beyond = float(np.median(np.subtract(per_video["score"], per_video["decode"])))
+    return [
+        Finding("decoding (224 pixels, as stored)", statistics.median(per_video["decode"]), "s/video"),
+        Finding("scoring, decoding and experts included", statistics.median(per_video["score"]), "s/video"),
+        Finding("scoring beyond decoding, weights read included", beyond, "s/video", 0.6, at_least=False),
+        Finding("speed beside decoding first (no experts)", median_ratio(seconds["first"], seconds["score"]), "x"),
+        Finding("its largest difference of a probability", difference),
+    ], seconds  # fmt: skip
 
 
 def main() -> None:
@@ -93,27 +187,9 @@ def main() -> None:
     paths = {name: paths[name] for name in list(paths)[:VIDEOS]}
     with tempfile.TemporaryDirectory() as folder:
         model = make_model(Path(folder))
-        size = model.settings.image_size
-        blocks = {
-            "decode": lambda: [decode_video(path, size) for path in paths.values()],
-            "score": lambda: score_videos(paths, model),
-            "meanwhile": lambda: find_biomarkers_meanwhile(paths.values(), model),
-        }
-        scores = score_videos(paths, model)[list(BIOMARKER_NAMES)].to_numpy()
-        difference = float(np.abs(find_biomarkers_meanwhile(paths.values(), model) - scores).max())
-        seconds = time_in_turn(blocks, ROUNDS, warmups=0)
-    per_video = {name: [s / VIDEOS for s in values] for name, values in seconds.items()}
-    beyond = float(np.median(np.subtract(per_video["score"], per_video["decode"])))
-    findings = [
-        Finding("decoding (224 pixels, as stored)", statistics.median(per_video["decode"]), "s/video"),
-        Finding("scoring beyond decoding, weights read included", beyond, "s/video", 0.6, at_least=False),
-        Finding(
-            "the same, decoding while the network works", statistics.median(per_video["meanwhile"]), "s/video"
-        ),
-        Finding("speed of decoding meanwhile", median_ratio(seconds["score"], seconds["meanwhile"]), "x"),
-        Finding("its largest difference of a probability", difference),
-    ]
-    report("scoring", findings, seconds_per_video=per_video)
+        findings, seconds = time_scoring(paths, model)
+        passes, seconds_of_passes = time_passes(cut_clips(list(paths.values()), model), model)
+    report("scoring", findings + passes, videos=VIDEOS, seconds=seconds, seconds_of_passes=seconds_of_passes)
 
 
 if __name__ == "__main__":

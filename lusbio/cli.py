@@ -1,9 +1,12 @@
 """The command line: ``lusbio fetch | simulate | check | train | score``. Each verb calls one function."""
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lusbio.errors import LusbioError
@@ -70,8 +73,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--cohort", type=_cohort, default="synthetic", help="synthetic, covid_blues, ... or a folder"
     )
     train.add_argument("--profile", choices=list(PROFILES), default="laptop")
-    train.add_argument(
+    which = train.add_mutually_exclusive_group()
+    which.add_argument(
         "--final", action="store_true", help="one network and its experts, nobody held out for testing"
+    )
+    which.add_argument(
+        "--table1",
+        action="store_true",
+        help="only the networks of Table 1: no fewer labels, no other backbone",
     )
     train.add_argument("--out", type=Path, help="with --final: the model folder to write")
     _add_jobs(train)
@@ -147,18 +156,38 @@ def run_check(options: argparse.Namespace) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def _ended_like_interrupted() -> Iterator[None]:
+    """Take SIGTERM (of ``timeout``, a batch system, ``kill``) as an interrupt, which ends the worker processes too."""
+    if threading.current_thread() is not threading.main_thread():  # only there can it be done
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except SystemExit as error:  # what Lightning makes of an interrupt when the run trains in this process
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def run_train(options: argparse.Namespace) -> None:
     """``lusbio train``, with and without ``--final``."""
+    if options.out and not options.final:
+        raise LusbioError("--out goes with --final; without it, runs lie in the build folder")
+    with _ended_like_interrupted():
+        _train(options)
+
+
+def _train(options: argparse.Namespace) -> None:
     from lusbio.cohorts.sources import load_cohort
     from lusbio.execution import execute_many
-    from lusbio.grid import list_grid
+    from lusbio.grid import list_grid, list_specs
     from lusbio.models import OTHER_BACKBONE, USUAL_BACKBONE
     from lusbio.provenance import settle_initial_weights
     from lusbio.runs import prepare_cohort
     from lusbio.scoring import default_model_folder, train_final
 
-    if options.out and not options.final:
-        raise LusbioError("--out goes with --final; without it, runs lie in the build folder")
     profile = find_profile(options.profile)
     cohort = load_cohort(options.cohort, profile, options.jobs)
     prepared = prepare_cohort(cohort, profile, options.jobs, protocol="final" if options.final else None)
@@ -167,10 +196,9 @@ def run_train(options: argparse.Namespace) -> None:
         train_final(prepared, folder, settle_initial_weights(prepared, say=_say))
         print(folder)
         return
-    weights = {
-        name: settle_initial_weights(prepared, name, _say) for name in (USUAL_BACKBONE, OTHER_BACKBONE)
-    }
-    specs = list_grid(prepared, weights)
+    backbones = (USUAL_BACKBONE,) if options.table1 else (USUAL_BACKBONE, OTHER_BACKBONE)
+    weights = {name: settle_initial_weights(prepared, name, _say) for name in backbones}
+    specs = list_specs(prepared, weights[USUAL_BACKBONE]) if options.table1 else list_grid(prepared, weights)
     for run in execute_many(specs, prepared, options.jobs):
         print(run.folder)
 

@@ -203,19 +203,6 @@ def widen_cost(cost: pd.DataFrame) -> pd.DataFrame:
     return texts.rename(columns=columns).reset_index()
 
 
-def add_minutes(shown: pd.DataFrame, cost: pd.DataFrame) -> pd.DataFrame:
-    """A table for people with the minutes of each row beside its cells.
-
-    Args:
-        shown: From ``tables.widen``.
-        cost: From ``make_cost_table``.
-
-    Returns:
-        The same with the columns of ``widen_cost``; an em dash for rows that nothing is trained for.
-    """
-    return shown.merge(widen_cost(cost), "left", ["features", "classifier"]).fillna("—")
-
-
 def add_up_routes(cost: pd.DataFrame, table1: pd.DataFrame, task: str, metric: str = "auc") -> pd.DataFrame:
     """What each route costs for all tasks together, and what it brings for one of them.
 

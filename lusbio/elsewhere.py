@@ -30,6 +30,7 @@ from lusbio.evidence import fill_masked, handed_over
 from lusbio.files import code_fingerprint, write_csv
 from lusbio.grid import find_tasks
 from lusbio.labels import BIOMARKER_TASK, encode_task
+from lusbio.mixed import MIXED
 from lusbio.runs import PreparedCohort, Run, find_runs, prepare_cohort
 from lusbio.scoring import Model, predict_videos
 
@@ -51,9 +52,10 @@ class Elsewhere:
         home: The cohort that everything was learnt from.
         other: The cohort that is tested on.
         runs: All runs behind the decisions: end-to-end networks, then biomarker networks.
-        rows: End-to-end, the experts, the chosen experts, class frequencies of the training videos. ``folds``, one
-            per run, are of all videos of ``other`` with a severity; ``validated`` are of ``home``.
-        chosen: Which expert was chosen, run by run, e.g. ``"RF / DT / RF"``.
+        rows: End-to-end, the experts, the chosen experts, where there are mixed networks the same of theirs, class
+            frequencies of the training videos. ``folds``, one per run, are of all videos of ``other`` with a
+            severity; ``validated`` are of ``home``.
+        chosen: Which expert on biomarkers was chosen, run by run, e.g. ``"RF / DT / RF"``.
     """
 
     home: PreparedCohort
@@ -87,7 +89,12 @@ def find_other_cohort(home: PreparedCohort, jobs: int = 1) -> tuple[PreparedCoho
 
 
 def decide_elsewhere(
-    home: PreparedCohort, other: PreparedCohort, initial_weights: str, jobs: int = 1
+    home: PreparedCohort,
+    other: PreparedCohort,
+    initial_weights: str,
+    jobs: int = 1,
+    *,
+    mixed: Sequence[Run] = (),
 ) -> Elsewhere:
     """Decide the severity of another cohort's videos with the networks and experts of one's own.
 
@@ -96,6 +103,7 @@ def decide_elsewhere(
         other: From ``find_other_cohort``.
         initial_weights: Of the finished runs, see ``RunSpec``.
         jobs: Fits at a time.
+        mixed: From ``mixed.find_mixed_runs``. Their experts learn from patients of ``home`` as well.
 
     Returns:
         The decisions and what they rest on. The labels of ``other`` only judge.
@@ -107,15 +115,15 @@ def decide_elsewhere(
     end_to_end = judge_elsewhere(
         decide_end_to_end(networks, home), [predict_cohort(run, other) for run in networks], other
     )
-    experts = decide_with_experts(biomarkers, TASK, home, jobs)
-    decided = _experts_decide(biomarkers, [row.classifier for row in experts], home, other, jobs)
-    experts = [judge_elsewhere(row, found, other) for row, found in zip(experts, decided, strict=True)]
-    chosen = choose_by_validation(experts)
+    experts, chosen = _decide_with_experts(biomarkers, home, other, jobs)
+    if mixed:
+        of_mixed = _decide_with_experts(mixed, home, other, jobs)[0]
+        experts += [replace(row, features=MIXED) for row in of_mixed]
     majority = decide_by_majority(biomarkers, TASK, home)
     everybody = [np.tile(fold.probabilities[0], (len(other.videos), 1)) for fold in majority.validated]
     frequencies = judge_elsewhere(majority, everybody, other)
-    rows = (end_to_end, *experts, replace(chosen, classifier=CHOSEN), frequencies)
-    return Elsewhere(home, other, (*networks, *biomarkers), rows, chosen.classifier)
+    rows = (end_to_end, *experts, frequencies)
+    return Elsewhere(home, other, (*networks, *biomarkers, *mixed), rows, chosen)
 
 
 def predict_cohort(run: Run, other: PreparedCohort, n_clips: int = CLIPS) -> np.ndarray:
@@ -174,6 +182,17 @@ def _write_predictions(probabilities: np.ndarray, other: PreparedCohort, path: P
 
 def _read_predictions(path: Path) -> np.ndarray:
     return pd.read_csv(path, dtype={"video_id": str}).drop(columns="video_id").to_numpy(np.float64)
+
+
+def _decide_with_experts(
+    runs: Sequence[Run], home: PreparedCohort, other: PreparedCohort, jobs: int
+) -> tuple[list[Decisions], str]:
+    """A row per expert, then that of the chosen ones; and which were chosen."""
+    experts = decide_with_experts(runs, TASK, home, jobs)
+    decided = _experts_decide(runs, [row.classifier for row in experts], home, other, jobs)
+    experts = [judge_elsewhere(row, found, other) for row, found in zip(experts, decided, strict=True)]
+    chosen = choose_by_validation(experts)
+    return [*experts, replace(chosen, classifier=CHOSEN)], chosen.classifier
 
 
 def _experts_decide(

@@ -5,6 +5,7 @@ workers, on any number of machines, may work on the same list of runs in the sam
 """
 
 import contextlib
+import os
 import platform
 import threading
 import time
@@ -37,33 +38,70 @@ def execute_many(
 ) -> list[Run]:
     """Train what is not trained yet, several runs at a time, one thread each.
 
+    With ``$LUSBIO_SCHEDULER`` set, e.g. to ``tcp://127.0.0.1:8786``, the workers of that dask cluster train.
+
     Args:
         specs: The runs.
         prepared: The cohort they are about.
-        jobs: Runs at a time.
+        jobs: Runs at a time; a cluster trains as many as it has workers.
         say: Takes lines of progress.
 
     Returns:
         One finished run per spec, in order.
 
     Raises:
-        LusbioError: If a run cannot be trained.
+        LusbioError: If a run cannot be trained, or the cluster cannot be used.
     """
-    import joblib
-
     waves = in_waves([spec for spec in specs if not is_finished(runs_folder() / spec.run_id)])
     todo = [spec for wave in waves for spec in wave]
-    say(f"{len(specs)} runs, {len(todo)} to train, {min(jobs, max(1, len(todo)))} at a time, one thread each")
-    with (
-        _follow_logs(todo, say),
-        joblib.parallel_config("loky", inner_max_num_threads=1),
-        warnings.catch_warnings(),
-    ):
+    scheduler = os.environ.get("LUSBIO_SCHEDULER") if todo else None
+    at_a_time = "" if scheduler else f", {min(jobs, max(1, len(todo)))} at a time"
+    say(f"{len(specs)} runs, {len(todo)} to train{at_a_time}, one thread each")
+    with _follow_logs(todo, say):
+        if scheduler:
+            _execute_on_cluster(waves, prepared, scheduler, say)
+        else:
+            _execute_here(waves, prepared, jobs)
+    return find_runs(specs)
+
+
+def _execute_here(waves: list[list[RunSpec]], prepared: PreparedCohort, jobs: int) -> None:
+    import joblib
+
+    with joblib.parallel_config("loky", inner_max_num_threads=1), warnings.catch_warnings():
         # joblib replaces workers whose memory has grown, which is what a training does to them.
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
         for wave in waves:
             joblib.Parallel(n_jobs=jobs)(joblib.delayed(execute)(spec, prepared) for spec in wave)
-    return find_runs(specs)
+
+
+def _execute_on_cluster(
+    waves: list[list[RunSpec]], prepared: PreparedCohort, scheduler: str, say: Callable[[str], None]
+) -> None:
+    from lusbio.cluster import connect_cluster
+
+    with connect_cluster(scheduler, say) as client:
+        for wave in waves:
+            folders = [runs_folder() / spec.run_id for spec in wave]
+            # Not pure: dask shall not answer from a run of the same name that someone removed since.
+            client.gather(
+                [
+                    client.submit(_execute_on_worker, spec, prepared, folder, pure=False)
+                    for spec, folder in zip(wave, folders, strict=True)
+                ]
+            )
+
+
+def _execute_on_worker(spec: RunSpec, prepared: PreparedCohort, folder: Path) -> None:
+    """Train one run in a worker of a cluster, into the folder where whoever asked for it will look."""
+    from lusbio.cluster import check_worker
+
+    check_worker()
+    if (here := runs_folder() / spec.run_id) != folder:
+        raise LusbioError(
+            f"a worker would train into {here}, expected {folder}: it needs the same checkout and LUSBIO_BUILD"
+        )
+    execute(spec, prepared)
 
 
 @contextlib.contextmanager
@@ -176,7 +214,7 @@ def execute(spec: RunSpec, prepared: PreparedCohort) -> Path:
 
 
 def _train(spec: RunSpec, prepared: PreparedCohort, folder: Path) -> None:
-    from lusbio import assembly, training  # torch and Lightning take seconds to import; tables need neither
+    from lusbio import assembly, resident, training  # torch and Lightning take seconds to import
     from lusbio.progress import EpochLog
 
     def say(line: str) -> None:
@@ -187,6 +225,7 @@ def _train(spec: RunSpec, prepared: PreparedCohort, folder: Path) -> None:
         device = training.choose_device()
         rows, targets, masked = assembly.choose_rows(spec, prepared)
         module, data, origin = assembly.assemble(spec, prepared, rows, targets)
+        resident.settle_on_gpu(module, data, device, say)
         say(f"{len(rows['train'])} videos to train on, {len(rows['val'])} to validate on; {origin}")
         log = EpochLog(folder / "log.csv", say)
         best = training.fit(module, data, folder, device=device, callbacks=[log])

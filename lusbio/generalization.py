@@ -14,6 +14,7 @@ from lusbio.decisions import NETWORK, Decisions
 from lusbio.elsewhere import CHOSEN, CLIPS, TASK, Elsewhere, judge_elsewhere
 from lusbio.evidence import BIOMARKERS, END_TO_END
 from lusbio.labels import classes_of, encode_task
+from lusbio.mixed import MIXED
 from lusbio.provenance import describe_origin
 from lusbio.runs import PreparedCohort
 from lusbio.statistics import COVERAGE, Measure, Tested, estimate, paired_difference
@@ -31,7 +32,7 @@ SOURCE_ONLY = "source_only"
 """Anchor: class frequencies of a video's source, read off the very videos that are tested."""
 
 DIFFERENCE = "difference"
-"""Chosen experts minus end-to-end network, on the same videos."""
+"""Chosen experts minus another way to decide, on the same videos."""
 
 METRICS = {
     "auc": "AUC",
@@ -46,6 +47,13 @@ NO_FINDING = "no finding, as neither is above chance"
 
 _ROUTES = {"experts on biomarkers": (BIOMARKERS, CHOSEN), "the end-to-end network": (END_TO_END, NETWORK)}
 _PAIR = (DIFFERENCE, f"{CHOSEN} minus {NETWORK}")
+_MIXED_ROUTES = {
+    "experts on mixed biomarkers": (MIXED, CHOSEN),
+    "experts on biomarkers": (BIOMARKERS, CHOSEN),
+}
+_MIXED_PAIR = (DIFFERENCE, f"{CHOSEN}, mixed minus own")
+_PAIRS = {_PAIR: _ROUTES, _MIXED_PAIR: _MIXED_ROUTES}
+_SUBJECTS = {_PAIR: "biomarkers", _MIXED_PAIR: "mixed biomarkers"}
 
 
 def find_sources(groups: np.ndarray) -> np.ndarray:
@@ -180,8 +188,10 @@ def _measure_rows(rows: Sequence[Decisions], keep: np.ndarray, draws: int, seed:
     found = {
         key: (estimate(runs, draws, seed, measure), _spread(runs, measure)) for key, runs in routes.items()
     }
-    pair = [routes[key] for key in _ROUTES.values()]
-    found[_PAIR] = (paired_difference(*pair, draws, seed, measure), _spread(pair[0], measure, pair[1]))
+    for name, keys in _PAIRS.items():
+        if set(keys.values()) <= set(routes):
+            pair = [routes[key] for key in keys.values()]
+            found[name] = (paired_difference(*pair, draws, seed, measure), _spread(pair[0], measure, pair[1]))
     cells = []
     for (features, classifier), (values, spread) in found.items():
         for metric in METRICS:
@@ -267,13 +277,15 @@ def describe_cells(found: Elsewhere) -> str:
     Returns:
         A few sentences.
     """
+    mixed = "Mixed: networks that learnt from the training cohort and simulated patients together. "
     return (
         "Percent. Cells: mean ± SD over runs [95 % interval]. Intervals are over groups of videos that may show one "
         f"person, and rough with so few groups; below {FEWEST_GROUPS} groups there is only the exact interval of "
         "accuracy, over videos, which is too narrow as far as videos of a group resemble each other. "
         f"{CHOSEN.capitalize()}: the expert of each run that did best on validation patients of the training cohort "
-        f"({found.chosen}). Within sources: mean over sources that have both, by pairs. The source alone is read off "
-        "the labels that it is judged by. The paper's numbers are not available."
+        f"({found.chosen}). {mixed * any(row.features == MIXED for row in found.rows)}Within sources: mean over "
+        "sources that have both, by pairs. The source alone is read off the labels that it is judged by. The paper's "
+        "numbers are not available."
     )
 
 
@@ -284,32 +296,37 @@ def describe_generalization(table: pd.DataFrame) -> list[str]:
         table: From ``make_table3``.
 
     Returns:
-        A sentence for each set of videos, and one on what the source is worth.
+        A sentence for each set of videos, also on mixed biomarkers where there are such; and one on what the source
+        is worth.
     """
     cells = {(row.videos, row.features, row.classifier, row.metric): row for row in table.itertuples()}
-    sentences = []
-    for videos in dict.fromkeys(table["videos"]):
-        pair = cells[videos, *_PAIR, "auc"]
-        metric = "accuracy" if np.isnan(pair.ci_low) else "auc"
-        rows = {name: cells[videos, *key, metric] for name, key in _ROUTES.items()}
-        values = ", ".join(f"{name} {_value(row)}" for name, row in rows.items())
-        kind = "" if videos == "all" else f"{videos} "
-        opening = f"{pair.n_videos} {kind}videos of {pair.n_groups} groups, {METRICS[metric]}: {values}"
-        if metric == "auc":
-            above = " and ".join(name for name, row in rows.items() if row.ci_low > 50)
-            verdict = f"{_verdict(pair)}; above chance: {above}" if above else NO_FINDING
-            sentences.append(f"{opening}; difference {_value(pair, '+')}: {verdict}.")
-        else:
-            sentences.append(f"{opening}: too few to compare.")
+    pairs = [name for name in _PAIRS if ("all", *name, "auc") in cells]
+    videos = list(dict.fromkeys(table["videos"]))
     source = cells["all", SOURCE_ONLY, "—", "zero_auc"]
+    routes = {words: key for name in pairs for words, key in _PAIRS[name].items()}
     within = [
-        f"{name} {_value(cells['all', *key, 'zero_auc_within_sources'])}" for name, key in _ROUTES.items()
+        f"{words} {_value(cells['all', *key, 'zero_auc_within_sources'])}" for words, key in routes.items()
     ]
     return [
-        *sentences,
+        *(_tell_pair(cells, which, name) for name in pairs for which in videos),
         f"Severity 0 against 1-3: knowing the source alone is worth an AUC of {source.mean:.0f}, within sources 50. "
         f"There, {', '.join(within)}.",
     ]
+
+
+def _tell_pair(cells: dict[tuple, tuple], videos: str, name: tuple[str, str]) -> str:
+    """Two ways to decide on one set of videos, and whether they differ."""
+    pair = cells[videos, *name, "auc"]
+    metric = "accuracy" if np.isnan(pair.ci_low) else "auc"
+    rows = {words: cells[videos, *key, metric] for words, key in _PAIRS[name].items()}
+    values = ", ".join(f"{words} {_value(row)}" for words, row in rows.items())
+    kind = "" if videos == "all" else f"{videos} "
+    opening = f"{pair.n_videos} {kind}videos of {pair.n_groups} groups, {METRICS[metric]}: {values}"
+    if metric != "auc":
+        return f"{opening}: too few to compare."
+    above = " and ".join(words for words, row in rows.items() if row.ci_low > 50)
+    verdict = f"{_verdict(pair, _SUBJECTS[name])}; above chance: {above}" if above else NO_FINDING
+    return f"{opening}; difference {_value(pair, '+')}: {verdict}."
 
 
 def _value(row: tuple, sign: str = "") -> str:
@@ -319,9 +336,9 @@ def _value(row: tuple, sign: str = "") -> str:
     return f"{row.mean:{sign}.1f}{interval}"
 
 
-def _verdict(difference: tuple) -> str:
+def _verdict(difference: tuple, subject: str) -> str:
     if difference.ci_low > 0:
-        return "biomarkers generalize better, and the interval excludes 0"
+        return f"{subject} generalize better, and the interval excludes 0"
     if difference.ci_high < 0:
-        return "biomarkers generalize worse, and the interval excludes 0"
+        return f"{subject} generalize worse, and the interval excludes 0"
     return "no difference that these videos could show"

@@ -16,6 +16,40 @@ from lusbio.vocabulary import TASKS
 PRETRAINED_TASK = "lung_severity"
 """What networks pretrained on biomarkers are trained for, and whose features decide other tasks (Table 1)."""
 
+PRETRAINING, FEWER_LABELS, TABLE6 = "pretraining", "label_efficiency", "table6"
+
+EXTRAS = {
+    PRETRAINING: "severity networks pretrained on the cohort's own biomarkers (Table 1)",
+    FEWER_LABELS: "networks with fewer labels",
+    TABLE6: "another backbone (Table 6)",
+}
+"""Questions about the method, not about the patients; two are named after the table that answers them."""
+
+COMPLETE_PROFILE = "paper"
+"""The profile that asks them of every cohort."""
+
+
+def find_left_out(prepared: PreparedCohort) -> dict[str, str]:
+    """Which of ``EXTRAS`` a cohort does without, and why: the one place where that is decided.
+
+    Simulated patients have labels of all biomarkers and of every task, so any profile asks them. Real ones have
+    labels of few findings, and their trainings take time that goes to questions about them; of these patients only
+    ``COMPLETE_PROFILE`` asks everything. (Engineering choice.)
+
+    Args:
+        prepared: The cohort.
+
+    Returns:
+        A line by key of ``EXTRAS``, for people; nothing where all are asked.
+    """
+    if prepared.cohort.simulated or prepared.profile.name == COMPLETE_PROFILE:
+        return {}
+    return {
+        name: f"Left out here: {what}. It is a question about the method, which simulated patients answer; "
+        f"with `PROFILE={COMPLETE_PROFILE}` these patients are asked too."
+        for name, what in EXTRAS.items()
+    }
+
 
 def find_tasks(prepared: PreparedCohort) -> tuple[list[str], dict[str, str]]:
     """What a cohort has labels to learn: in every run two classes, and labels to validate and test on.
@@ -73,7 +107,7 @@ def list_specs(prepared: PreparedCohort, initial_weights: str) -> list[RunSpec]:
 
 
 def list_grid(prepared: PreparedCohort, initial_weights: dict[str, str]) -> list[RunSpec]:
-    """All runs behind the tables: Table 1, fewer labels, Table 6.
+    """All runs behind the tables: Table 1, fewer labels, Table 6; what ``find_left_out`` names is left out.
 
     Args:
         prepared: The cohort.
@@ -109,9 +143,9 @@ def list_pretrained(
         initial_weights: Of the biomarker networks.
 
     Returns:
-        One spec per fold; none where severity cannot be learnt.
+        One spec per fold; none where severity cannot be learnt or the question is left out.
     """
-    if PRETRAINED_TASK not in learnable:
+    if PRETRAINED_TASK not in learnable or PRETRAINING in find_left_out(prepared):
         return []
     return [
         replace(spec, task=PRETRAINED_TASK, outputs=own.outputs, initial_weights=f"run:{spec.run_id}")
@@ -133,9 +167,11 @@ def list_with_fewer_labels(
 
     Returns:
         Specs by share, from small to large, all labels last; a share that leaves fewer than two classes to
-        train on in one of the folds is left out.
+        train on in one of the folds is left out. None where the question is left out.
     """
     found = {}
+    if FEWER_LABELS in find_left_out(prepared):
+        return found
     folds = run_folds(prepared.protocol)[: prepared.profile.label_folds]
     for share in (*prepared.profile.label_fractions, 1.0):
         specs = [
@@ -161,8 +197,10 @@ def list_other_backbone(prepared: PreparedCohort, initial_weights: str) -> list[
 
     Returns:
         Specs, task by task; what the cohort has too few labels for is left out, and where that is all tasks
-        of the profile, one that can be learnt takes their place.
+        of the profile, one that can be learnt takes their place. None where the question is left out.
     """
+    if TABLE6 in find_left_out(prepared):
+        return []
     profile, (learnable, _) = prepared.profile, find_tasks(prepared)
     tasks = [task for task in profile.backbone_tasks if task in learnable]
     if not set(tasks) - {BIOMARKER_TASK}:

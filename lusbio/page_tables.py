@@ -7,7 +7,7 @@ from itertools import groupby
 import mistune
 
 CELL = re.compile(r"^(\S+(?: ± \S+)?) (\[[^\]]+\])(?: (\(.+\)))?$")
-NUMBER = re.compile(r"^[-+−]?[\d.,]+( ?%)?$|^—$")
+NUMBER = re.compile(r"^[-+−]?[\d.,]+( ?%)?( \([\d.,]+\))?$|^—$")
 HEADINGS = {"auc": "AUC", "sd": "SD", "ci_low": "from (95 %)", "ci_high": "to (95 %)"}
 
 _PARSE = mistune.create_markdown(renderer=None, plugins=["table"])
@@ -92,14 +92,22 @@ def _plain_head(names: Sequence[str]) -> str:
 
 def _grid_head(names: Sequence[str], n_heads: int) -> str:
     """Two lines where columns are named ``task, metric``: tasks above, metrics below."""
-    pairs = [name.rpartition(", ") for name in names[n_heads:]]
-    if not all(comma for _, comma, _ in pairs):
+    pairs = [("", name) if k < n_heads else _task_and_metric(name) for k, name in enumerate(names)]
+    if not any(task for task, _ in pairs):
         return _plain_head(names)
-    firsts = "".join(f'<th rowspan="2">{name}</th>' for name in names[:n_heads])
-    tasks = [(task, len(list(members))) for task, members in groupby(task for task, _, _ in pairs)]
-    above = "".join(f'<th colspan="{n}">{task}</th>' for task, n in tasks)
-    below = "".join(f"<th>{metric}</th>" for _, _, metric in pairs)
-    return f"<tr>{firsts}{above}</tr><tr>{below}</tr>"
+    above = []
+    for task, members in groupby(pairs, key=lambda pair: pair[0]):
+        metrics = [metric for _, metric in members]
+        whole = [f'<th rowspan="2">{name}</th>' for name in metrics]
+        above += [f'<th colspan="{len(metrics)}">{task}</th>'] if task else whole
+    below = "".join(f"<th>{metric}</th>" for task, metric in pairs if task)
+    return f"<tr>{''.join(above)}</tr><tr>{below}</tr>"
+
+
+def _task_and_metric(name: str) -> tuple[str, str]:
+    """``"Disease, AUC"`` in two; a name without a comma is nobody's metric."""
+    task, _, metric = name.rpartition(", ")
+    return task, metric
 
 
 def _row(cells: Sequence[str], n_heads: int) -> str:

@@ -50,10 +50,10 @@ def build_page(profile: str, cohort: str) -> str:
     sections = _find_sections(folder, places, run["simulated"])
     parts = [
         _head(run, _read_json(folder / "timing.json"), profile, cohort),
-        _verdicts(folder / "verdict.csv"),
+        _verdicts(folder, common),
         _HOW,
         _contents(sections, notebooks, places),
-        *(_section(section, places, notebooks, common) for section in sections),
+        *(_section(section, places, notebooks, common, run.get("left_out", {})) for section in sections),
         _foot(run),
     ]
     style = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
@@ -187,11 +187,11 @@ def _head(run: dict, timing: dict, profile: str, cohort: str) -> str:
     )
 
 
-def _weights(names: dict[str, str] | list[str]) -> str:
+def _weights(names: dict[str, str]) -> str:
     """What networks started from; by backbone where that differs."""
-    if isinstance(names, dict) and len(set(names.values())) > 1:
+    if len(set(names.values())) > 1:
         return ", ".join(f"{backbone} {name}" for backbone, name in names.items())
-    return ", ".join(sorted(set(names.values() if isinstance(names, dict) else names)))
+    return ", ".join(sorted(set(names.values())))
 
 
 def _minutes(runs: Sequence[dict]) -> str:
@@ -204,8 +204,9 @@ def _minutes(runs: Sequence[dict]) -> str:
     return f"<details><summary>Minutes of training</summary>{shown}</details>"
 
 
-def _verdicts(path: Path) -> str:
-    """The headline: a card per task; empty where nothing has been concluded yet."""
+def _verdicts(folder: Path, common: str) -> str:
+    """The headline: a card per task, and its origin if it is another one; says so where nothing is concluded yet."""
+    path, told = folder / "verdict.csv", folder / "verdict.md"
     if not path.is_file():
         return '<p class="missing">No verdict here yet: notebook 03_experts writes it.</p>'
     cards = [
@@ -213,9 +214,11 @@ def _verdicts(path: Path) -> str:
         f"<b>{escape(str(row.verdict))}</b><p>{escape(str(row.sentence))}</p></div>"
         for row in pd.read_csv(path).itertuples()
     ]
+    origins = find_origins(told.read_text(encoding="utf-8")) if told.is_file() else []
+    other = "".join(f'<p class="origin">{escape(line)}</p>' for line in origins if line != common)
     return (
         '<p class="small">Do experts on biomarkers match or beat a network trained end to end for the task?</p>\n'
-        f'<div class="verdicts">{"".join(cards)}</div>'
+        f'{other}<div class="verdicts">{"".join(cards)}</div>'
     )
 
 
@@ -233,13 +236,16 @@ def _contents(sections: Iterable[Section], notebooks: Sequence[str], places: Seq
     )
 
 
-def _section(section: Section, places: Sequence[Path], notebooks: Sequence[str], common: str) -> str:
-    """A heading and its artefacts, or what is missing and who makes it."""
+def _section(
+    section: Section, places: Sequence[Path], notebooks: Sequence[str], common: str, left_out: dict[str, str]
+) -> str:
+    """A heading and its artefacts, or what is missing and who makes it; or why it was left out."""
     parts = [_heading(2, section.anchor, section.title)]
     if section.notebook in notebooks:
         page = f'<a href="notebooks/{section.notebook}.html">{section.notebook}</a>'
         parts.append(f'<p class="small">made by notebook {page}</p>')
-    missing = [name for name in section.artefacts if not _files(name, places)]
+    absent = [name for name in section.artefacts if not _files(name, places)]
+    missing = [name for name in absent if name not in left_out]
     for name in section.artefacts:
         if files := _files(name, places):
             parts.append(_artefact(name, files, common, titled=not re.fullmatch(r"(fig|table)\d", name)))
@@ -249,6 +255,8 @@ def _section(section: Section, places: Sequence[Path], notebooks: Sequence[str],
         parts.append(
             f'<p class="missing">Not here: {_listed(missing)}.{maker}{need}{"." if maker else ""}</p>'
         )
+    lines = [escape(left_out[name]).replace("`", "") for name in absent if name in left_out]
+    parts += [f'<p class="missing">{line}</p>' for line in lines]
     return f"<section>\n{chr(10).join(parts)}\n</section>"
 
 

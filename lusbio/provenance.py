@@ -4,9 +4,11 @@ import json
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from lusbio import __version__, paths
 from lusbio.files import write_json
+from lusbio.grid import find_left_out
 from lusbio.labels import BIOMARKER_TASK
 from lusbio.models import USUAL_BACKBONE
 from lusbio.paths import build_folder
@@ -70,32 +72,77 @@ def describe_runs(prepared: PreparedCohort, runs: Sequence[Run]) -> tuple[dict, 
         "patients": int(table["patient_id"].nunique()),
         # Without the names of single videos: these files are committed for public cohorts.
         "notes": [note.split(": ")[0] for note in prepared.cohort.notes],
+        "left_out": find_left_out(prepared),
         "data": prepared.data,
         "protocol": prepared.protocol,
         "profile": asdict(prepared.profile),
         "commit": find_commit(),
-        "devices": sorted({run.info["device"] for run in runs}),
-        "precision": sorted({run.info["precision"] for run in runs}),
-        "initial_weights": {
-            run.spec.backbone: run.spec.initial_weights for run in runs if not run.spec.starts_from
-        },
-        "seeds": sorted({run.spec.seed for run in runs}),
         "versions": runs[0].info["versions"],
-        "runs": {
-            run.folder.name: {k: run.info[k] for k in ("best_epoch", "trained_on", "masked")} for run in runs
-        },
     }
-    minutes = [
-        {
-            "run": run.folder.name,
-            "kind": describe_kind(run.spec),
-            "task": run.spec.task,
-            "fold": run.spec.fold,
-            "minutes": round(run.minutes, 3),
-        }
-        for run in runs
-    ]
-    return described, {"minutes": round(sum(run.minutes for run in runs), 2), "runs": minutes}
+    return _with_runs(described, {}, runs)
+
+
+def _with_runs(described: dict, timing: dict, runs: Sequence[Run]) -> tuple[dict, dict]:
+    """Both files with more runs in them; a run that they have already counts once."""
+    seen = {
+        "devices": {run.info["device"] for run in runs},
+        "precision": {run.info["precision"] for run in runs},
+        "seeds": {run.spec.seed for run in runs},
+    }
+    united = {name: sorted(values | set(described.get(name, ()))) for name, values in seen.items()}
+    weights = {run.spec.backbone: run.spec.initial_weights for run in runs if not run.spec.starts_from}
+    facts = {
+        run.folder.name: {k: run.info[k] for k in ("best_epoch", "trained_on", "masked")} for run in runs
+    }
+    united["initial_weights"] = weights | described.get("initial_weights", {})
+    united["runs"] = described.get("runs", {}) | facts
+    minutes = {run["run"]: run for run in timing.get("runs", [])}
+    minutes |= {run.folder.name: _describe_minutes(run, described["cohort"]) for run in runs}
+    total = round(sum(run["minutes"] for run in minutes.values()), 2)
+    return described | united, timing | {"minutes": total, "runs": list(minutes.values())}
+
+
+def _describe_minutes(run: Run, cohort: str) -> dict:
+    kind, spec = describe_kind(run.spec), run.spec
+    return {
+        "run": run.folder.name,
+        "kind": kind if spec.cohort == cohort else f"{kind}, {spec.cohort.replace('_', ' ')}",
+        "task": spec.task,
+        "fold": spec.fold,
+        "minutes": round(run.minutes, 3),
+    }
+
+
+def save_provenance(prepared: PreparedCohort, runs: Sequence[Run], folder: Path) -> dict:
+    """Write ``run.json`` and ``timing.json`` anew, as notebook 02 does; see ``describe_runs``.
+
+    Args:
+        prepared: The cohort.
+        runs: All runs behind the tables.
+        folder: Where the tables go.
+
+    Returns:
+        The content of ``timing.json``.
+    """
+    described, timing = describe_runs(prepared, runs)
+    write_json(described, folder / "run.json")
+    write_json(timing, folder / "timing.json")
+    return timing
+
+
+def add_runs(runs: Sequence[Run], folder: Path) -> None:
+    """Count the runs of a later notebook in ``run.json`` and ``timing.json`` too; once, however often it is called.
+
+    Args:
+        runs: What the notebook trained or read besides the runs of notebook 02.
+        folder: Where the tables go; does nothing where notebook 02 has written nothing.
+    """
+    files = folder / "run.json", folder / "timing.json"
+    if not all(file.is_file() for file in files):
+        return
+    known = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+    for content, file in zip(_with_runs(*known, runs), files, strict=True):
+        write_json(content, file)
 
 
 def describe_kind(spec: RunSpec) -> str:
@@ -103,7 +150,8 @@ def describe_kind(spec: RunSpec) -> str:
     if spec.backbone != USUAL_BACKBONE:
         return f"other backbone, {spec.backbone}"
     if spec.starts_from:
-        return "pretrained on biomarkers"
+        of_biomarkers = spec.task == BIOMARKER_TASK
+        return "biomarker network, pretrained" if of_biomarkers else "pretrained on biomarkers"
     if spec.label_fraction < 1:
         return f"{100 * spec.label_fraction:g} % of the labels"
     return "biomarker network" if spec.task == BIOMARKER_TASK else "end-to-end"

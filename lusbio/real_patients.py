@@ -1,7 +1,8 @@
 """The claim on real patients: biomarkers learnt from simulated videos, for decisions about patients of COVID-BLUES.
 
-Networks of the synthetic convex cohort never saw a real video. They are used as they are (frozen), and after they
-were adapted to the two findings that COVID-BLUES labels. Five folds take turns; every patient is tested once, by
+Networks of the synthetic convex cohort never saw a real video. They are used as they are (frozen), after they
+were adapted to the two findings that COVID-BLUES labels, and after they went on with real and simulated videos
+together (mixed). Five folds take turns; every patient is tested once, by
 models that knew nothing of that patient. This module is about what is decided from; ``real_patients_decisions``
 decides, ``real_patients_tables`` makes numbers of it.
 """
@@ -20,6 +21,7 @@ from lusbio.evidence import Evidence, take_rated_biomarkers
 from lusbio.grid import PRETRAINED_TASK, find_tasks
 from lusbio.labels import BIOMARKER_TASK, encode_task
 from lusbio.leakage import FRAMES, PIXELS, SIZE
+from lusbio.mixed import MIXED, MixedCohort, keep_real, start_from
 from lusbio.paths import build_folder
 from lusbio.profiles import Profile
 from lusbio.runs import PreparedCohort, Run, RunSpec, prepare_cohort
@@ -29,6 +31,9 @@ from lusbio.vocabulary import BIOMARKER_NAMES, TASKS, group_names
 
 FROZEN, ADAPTED = "frozen_biomarkers", "adapted_biomarkers"
 """Biomarkers of networks that never saw a real video, and after they learnt A-lines and B-lines of real ones."""
+
+FUSED = "fused_biomarkers"
+"""Frozen and adapted biomarkers side by side."""
 
 FROM_SIMULATED = "pretrained_on_simulated"
 """A network trained for severity that started from a biomarker network of simulated videos."""
@@ -134,10 +139,11 @@ def _check_answers(prepared: PreparedCohort, task: str) -> None:
 def list_real_patient_runs(
     prepared: PreparedCohort, convex: PreparedCohort, initial_weights: str
 ) -> dict[str, list[RunSpec]]:
-    """The runs that only this question needs; each starts from a biomarker network of simulated videos.
+    """The runs of the real patients alone that only this question needs.
 
-    Fold k starts from run k of the simulated cohort, counted round. Which of the 38 biomarkers an adapted
-    network learns is decided by its training patients, as for every run: of COVID-BLUES the two "none".
+    Each starts from a biomarker network of simulated videos: fold k from run k, counted round. Which of the 38
+    biomarkers an adapted network learns is decided by its training patients, as for every run: of COVID-BLUES the
+    two "none".
 
     Args:
         prepared: The real patients.
@@ -148,14 +154,8 @@ def list_real_patient_runs(
         Specs by what they are for: ``ADAPTED`` and ``FROM_SIMULATED``.
     """
     simulated = convex.specs(BIOMARKER_TASK, initial_weights)
-
-    def list_task(task: str) -> list[RunSpec]:
-        return [
-            replace(spec, initial_weights=f"run:{simulated[spec.fold % len(simulated)].run_id}")
-            for spec in prepared.specs(task)
-        ]
-
-    return {ADAPTED: list_task(BIOMARKER_TASK), FROM_SIMULATED: list_task(PRETRAINED_TASK)}
+    tasks = {ADAPTED: BIOMARKER_TASK, FROM_SIMULATED: PRETRAINED_TASK}
+    return {name: start_from(simulated, prepared.specs(task)) for name, task in tasks.items()}
 
 
 # --- what is decided from ---
@@ -195,6 +195,35 @@ def take_adapted_biomarkers(runs: Sequence[Run], frozen: Evidence) -> Evidence:
     pairs = zip(runs, frozen.values, strict=True)
     values = tuple(np.where(np.isnan(run.biomarkers), kept, run.biomarkers) for run, kept in pairs)
     return Evidence(ADAPTED, tuple(runs), values)
+
+
+def take_mixed_biomarkers(runs: Sequence[Run], mixed: MixedCohort, frozen: Evidence) -> Evidence:
+    """Biomarkers of mixed networks for the real patients; what no training video decides is what the frozen ones say.
+
+    Args:
+        runs: Biomarker runs of the mixed cohort, one per fold.
+        mixed: The cohort.
+        frozen: From ``take_frozen_biomarkers``.
+
+    Returns:
+        The evidence, rows as in the table of the real patients.
+    """
+    return replace(take_adapted_biomarkers([keep_real(run, mixed) for run in runs], frozen), features=MIXED)
+
+
+def fuse_biomarkers(frozen: Evidence, adapted: Evidence) -> Evidence:
+    """Both kinds of biomarkers side by side: experts are given both, and weigh them by themselves.
+
+    Args:
+        frozen: From ``take_frozen_biomarkers``.
+        adapted: From ``take_adapted_biomarkers``.
+
+    Returns:
+        The evidence, (V, 76): all frozen ones, then all adapted ones. Most are equal; they differ in what could be
+        adapted.
+    """
+    pairs = zip(frozen.values, adapted.values, strict=True)
+    return Evidence(FUSED, adapted.runs, tuple(np.hstack(pair) for pair in pairs))
 
 
 def take_rated_bits(runs: Sequence[Run], prepared: PreparedCohort) -> Evidence:

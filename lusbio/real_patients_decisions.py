@@ -27,15 +27,18 @@ from lusbio.experts import EXPERT_NAMES
 from lusbio.grid import PRETRAINED_TASK, find_tasks
 from lusbio.labels import BIOMARKER_TASK, classes_of, encode_task
 from lusbio.leakage import PIXELS, make_throwaway_model
+from lusbio.mixed import MixedCohort, list_mixed_runs
 from lusbio.real_patients import (
     ADAPTED,
     FINDINGS,
     FROM_SIMULATED,
     QUESTIONS,
+    fuse_biomarkers,
     list_real_patient_runs,
     take_adapted_biomarkers,
     take_frozen_biomarkers,
     take_metadata,
+    take_mixed_biomarkers,
     take_pooled_pixels,
     take_rated_bits,
 )
@@ -57,6 +60,7 @@ class Material:
         from_simulated: Severity networks that started from simulated biomarkers.
         frozen: From ``take_frozen_biomarkers``.
         adapted: From ``take_adapted_biomarkers``.
+        mixed: From ``take_mixed_biomarkers``.
         bits: From ``take_rated_bits``.
         floors: One piece of evidence for each of ``FLOORS``.
     """
@@ -67,6 +71,7 @@ class Material:
     from_simulated: tuple[Run, ...]
     frozen: Evidence
     adapted: Evidence
+    mixed: Evidence
     bits: Evidence
     floors: tuple[Evidence, ...]
 
@@ -86,19 +91,24 @@ class Material:
         return [name for name in FINDINGS if name in self.prepared.cohort.table]
 
     @property
+    def generic(self) -> tuple[Evidence, ...]:
+        """Biomarkers that were learnt from simulated patients first."""
+        return self.frozen, self.adapted, fuse_biomarkers(self.frozen, self.adapted), self.mixed
+
+    @property
     def runs(self) -> list[Run]:
         """All networks that learnt from these patients."""
-        own = (*self.own, *self.adapted.runs, *self.from_simulated)
+        own = (*self.own, *self.adapted.runs, *self.mixed.runs, *self.from_simulated)
         return [*(run for runs in self.networks.values() for run in runs), *own]
 
 
 def gather_material(
-    prepared: PreparedCohort, convex: PreparedCohort, initial_weights: str, jobs: int = 1
+    mixed: MixedCohort, convex: PreparedCohort, initial_weights: str, jobs: int = 1
 ) -> Material:
     """Read the finished runs and what they say, as far as the cohort has labels.
 
     Args:
-        prepared: From ``find_real_patients``.
+        mixed: The real patients, from ``find_real_patients``, mixed with the simulated ones.
         convex: The simulated cohort.
         initial_weights: Of all runs that start from no other.
         jobs: Videos that are decoded at a time.
@@ -109,6 +119,7 @@ def gather_material(
     Raises:
         LusbioError: If a run is not finished.
     """
+    prepared = mixed.real
     extra = {
         name: tuple(find_runs(specs))
         for name, specs in list_real_patient_runs(prepared, convex, initial_weights).items()
@@ -123,6 +134,9 @@ def gather_material(
         from_simulated=extra[FROM_SIMULATED],
         frozen=frozen,
         adapted=take_adapted_biomarkers(extra[ADAPTED], frozen),
+        mixed=take_mixed_biomarkers(
+            find_runs(list_mixed_runs(mixed, convex, initial_weights)), mixed, frozen
+        ),
         bits=take_rated_bits(own, prepared),
         floors=(take_pooled_pixels(own, prepared, jobs), take_metadata(own, prepared)),
     )
@@ -148,7 +162,7 @@ def decide_task(
     networks = material.networks[question.column if question else task]
     rows = [_answer(networks, task, material) if question else decide_end_to_end(networks, prepared)]
     own = [take_evidence(runs, task) for runs in (networks, material.own)]
-    for evidence in (*own, material.frozen, material.adapted):
+    for evidence in (*own, *material.generic):
         found = decide_with_experts(evidence, task, prepared, jobs, experts=experts)
         rows += [*found, _choose(found)]
     if task == PRETRAINED_TASK:
@@ -158,7 +172,7 @@ def decide_task(
 
 
 def decide_finding(material: Material, finding: str, jobs: int = 1) -> list[Decisions]:
-    """All ways to see a finding: three kinds of biomarker networks, and the floors.
+    """All ways to see a finding: each kind of biomarkers, and the floors. Fused ones are the mean of both.
 
     Args:
         material: From ``gather_material``.
@@ -171,18 +185,11 @@ def decide_finding(material: Material, finding: str, jobs: int = 1) -> list[Deci
     bit = BIOMARKER_NAMES.index(FINDINGS[finding].column)
     own = take_evidence(material.own, finding)
     rows = []
-    for evidence in (own, material.frozen, material.adapted):
-        answers = [1 - values[:, bit] for values in evidence.values]
+    for evidence in (own, *material.generic):
+        answers = [1 - values[:, bit :: len(BIOMARKER_NAMES)].mean(axis=1) for values in evidence.values]
+        decided = list(map(_no_or_yes, answers))
         rows.append(
-            judge(
-                evidence.features,
-                NETWORK,
-                finding,
-                evidence.runs,
-                list(map(_no_or_yes, answers)),
-                material.prepared,
-                0.0,
-            )
+            judge(evidence.features, NETWORK, finding, evidence.runs, decided, material.prepared, 0.0)
         )
     return [*rows, *decide_floors(material, finding, jobs)]
 

@@ -11,28 +11,34 @@ from lusbio.comparison import SIGNIFICANT
 from lusbio.decisions import ANCHOR_EXPERT, NETWORK, Decisions
 from lusbio.elsewhere import CHOSEN
 from lusbio.evidence import BIOMARKERS, END_TO_END, MAJORITY
+from lusbio.generalization import DIFFERENCE
 from lusbio.leakage import PIXELS
+from lusbio.mixed import MIXED
 from lusbio.provenance import describe_origin
 from lusbio.real_patients import (
     ADAPTED,
     FINDINGS,
     FROM_SIMULATED,
     FROZEN,
+    FUSED,
     METADATA,
     QUESTIONS,
     RATED_BITS,
 )
 from lusbio.real_patients_decisions import LINEAR, Material, aggregate_patients, leave_out
 from lusbio.runs import PreparedCohort, Run
-from lusbio.statistics import Difference, holm, paired_difference
+from lusbio.statistics import Difference, Tested, holm, paired_difference
 from lusbio.tables import METRIC_TITLES, TABLE1_METRICS, describe_absent, make_task_table, read_published
 from lusbio.vocabulary import TASKS, title_of
 
 FLOOR = ((PIXELS, LINEAR), (PIXELS, ANCHOR_EXPERT))
 """What differences are taken to: two throw-away models on pooled pixels. Being above means being above both."""
 
-ROUTES = (END_TO_END, BIOMARKERS, FROM_SIMULATED, FROZEN, ADAPTED)
+ROUTES = (END_TO_END, BIOMARKERS, FROM_SIMULATED, FROZEN, ADAPTED, FUSED, MIXED)
 """What is compared with the floor, and corrected for being so many."""
+
+PAIRS = ((FROZEN, END_TO_END), (ADAPTED, END_TO_END), (MIXED, END_TO_END), (MIXED, ADAPTED))
+"""What is compared with each other, first minus second: the paper's question, and what mixed training adds."""
 
 DESCRIBED = ("sf_ratio",)
 """Tasks with too many classes for these patients: numbers, but no verdict."""
@@ -40,6 +46,8 @@ DESCRIBED = ("sf_ratio",)
 WORDS = {
     FROZEN: "biomarkers, simulated network, frozen",
     ADAPTED: "biomarkers, simulated network, adapted",
+    FUSED: "biomarkers, frozen and adapted together",
+    MIXED: "biomarkers, mixed training",
     BIOMARKERS: "biomarkers, own network",
     FROM_SIMULATED: "pretrained on simulated biomarkers",
     RATED_BITS: "anchor: raters' A-lines and B-lines",
@@ -47,6 +55,7 @@ WORDS = {
     PIXELS: "floor: pooled pixels",
     METADATA: "floor: metadata",
     MAJORITY: "anchor: class frequencies",
+    DIFFERENCE: "difference, paired",
 }
 """What rows decide from, in words."""
 
@@ -59,7 +68,8 @@ NOTE = (
     "Percent. Cells: mean over folds [95 % interval over patients], then in brackets the paired difference to the "
     "better of the two models on pixels. Validated best: of each fold the expert, or the model of the floor, that did "
     "best on validation patients. Decisions about a patient are the mean over the patient's videos. Nothing but the "
-    "better floor, which is to the routes' disadvantage, was chosen on test patients. S/F rests on an oxygen fraction "
+    "better floor, which is to the routes' disadvantage, was chosen on test patients. The last rows are differences "
+    "between ways to decide, by pairs on the same patients. S/F rests on an oxygen fraction "
     "that was estimated from litres per minute."
 )
 """Below the table."""
@@ -111,7 +121,8 @@ def make_real_table(rows: Sequence[Decisions], draws: int, seed: int = 0) -> pd.
         As ``tables.make_task_table``, in percent, with the columns ``unit`` (``"video"``; for tasks about patients
         ``"patient"`` too), ``over_floor, over_low, over_high`` (paired difference to the better of the ``FLOOR``
         models; NaN for pixels and single experts), ``p_value`` (the larger of both), and ``p_holm``, corrected over
-        the ``ROUTES`` that a table for people shows, within a task, unit and metric.
+        the ``ROUTES`` that a table for people shows, within a task, unit and metric. Rows of ``DIFFERENCE`` are the
+        ``PAIRS``, named in ``classifier``, with a p-value of their own that is corrected over them.
     """
     parts = []
     for task in dict.fromkeys(row.task for row in rows):
@@ -163,18 +174,37 @@ def _measure(
     table["p_value"] = over["p_value"].to_numpy()
     tested = table["features"].isin(ROUTES) & table["classifier"].isin((NETWORK, CHOSEN))
     corrected = table[tested].groupby("metric")["p_value"].transform(holm)
-    return table.assign(p_holm=corrected.reindex(table.index))
+    table = table.assign(p_holm=corrected.reindex(table.index))
+    return pd.concat([table, _subtract(rows, unit, metrics, draws, seed)], ignore_index=True)
+
+
+def _subtract(
+    rows: Sequence[Decisions], unit: str, metrics: Sequence[str], draws: int, seed: int
+) -> pd.DataFrame:
+    """The ``PAIRS`` of one task: networks where they decide by themselves, else the experts that validated best."""
+    shown = {row.features: row for kind in (CHOSEN, NETWORK) for row in rows if row.classifier == kind}
+    cells = []
+    for first, second in (pair for pair in PAIRS if set(pair) <= set(shown)):
+        found = paired_difference(_tested(shown[first]), _tested(shown[second]), draws, seed)
+        for metric in metrics:
+            value, low, high, p_value = found[metric]
+            cells.append({
+                "features": DIFFERENCE, "classifier": f"{first} minus {second}", "task": rows[0].task, "unit": unit,
+                "metric": metric, "mean": 100 * value, "ci_low": 100 * low, "ci_high": 100 * high, "p_value": p_value,
+            })  # fmt: skip
+    pairs = pd.DataFrame(cells)
+    return pairs.assign(p_holm=pairs.groupby("metric")["p_value"].transform(holm)) if cells else pairs
+
+
+def _tested(row: Decisions) -> list[Tested]:
+    return [(fold.labels, fold.probabilities, fold.groups) for fold in row.folds]
 
 
 def _compare(row: Decisions, floors: Sequence[Decisions], draws: int, seed: int) -> Mapping[str, Difference]:
     """The paired difference of each metric to the better floor, with the larger p-value; some rows have none."""
     if row.features == PIXELS or _is_single_expert(row.features, row.classifier):
         return dict.fromkeys(TABLE1_METRICS, Difference(*[np.nan] * 4))
-    pairs = [
-        [[(fold.labels, fold.probabilities, fold.groups) for fold in one.folds] for one in (row, floor)]
-        for floor in floors
-    ]
-    found = [paired_difference(*pair, draws, seed) for pair in pairs]
+    found = [paired_difference(_tested(row), _tested(floor), draws, seed) for floor in floors]
     return {
         metric: min((one[metric] for one in found), key=lambda difference: difference.value)._replace(
             p_value=max(one[metric].p_value for one in found)
@@ -185,7 +215,8 @@ def _compare(row: Decisions, floors: Sequence[Decisions], draws: int, seed: int)
 
 def _is_single_expert(features: str, classifier: str) -> bool:
     """Whether a row is one expert of several, and not the one that validated best."""
-    return features in (END_TO_END, BIOMARKERS, FROZEN, ADAPTED) and classifier not in (NETWORK, CHOSEN)
+    of_experts = (END_TO_END, BIOMARKERS, FROZEN, ADAPTED, FUSED, MIXED)
+    return features in of_experts and classifier not in (NETWORK, CHOSEN)
 
 
 def pick_shown(table: pd.DataFrame) -> pd.DataFrame:
@@ -226,14 +257,26 @@ def widen_real_table(table: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFram
         wide["classifier"] = wide["classifier"].replace(
             NETWORK, "TSM"
         )  # as in Table 2; nothing is end-to-end here
-    return wide.assign(features=wide["features"].replace(WORDS))
+    pairs = {f"{first} minus {second}": _name_pair(first, second) for first, second in PAIRS}
+    return wide.assign(features=wide["features"].replace(WORDS), classifier=wide["classifier"].replace(pairs))
+
+
+def _name_pair(first: str, second: str) -> str:
+    return " minus ".join(WORDS[features].rpartition(", ")[2] for features in (first, second))
 
 
 def _cell(row: tuple) -> str:
+    if row.features == DIFFERENCE:
+        return _signed(row)
     text = format_interval(row.mean, row.ci_low, row.ci_high)
     if np.isnan(row.over_floor):
         return text
     return f"{text} ({row.over_floor:+.1f} [{row.over_low:+.1f}, {row.over_high:+.1f}])"
+
+
+def _signed(row: tuple) -> str:
+    value, low, high = (round(number, 1) + 0.0 for number in (row.mean, row.ci_low, row.ci_high))  # no -0.0
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def describe_material(material: Material, simulated: Sequence[Run]) -> str:
@@ -247,7 +290,9 @@ def describe_material(material: Material, simulated: Sequence[Run]) -> str:
         One line.
     """
     present = [note for note in material.prepared.cohort.notes if note.endswith("videos present")]
-    rests = f"frozen and adapted networks start from {len(simulated)} runs of `{simulated[0].spec.cohort}`"
+    rests = (
+        f"frozen, adapted and mixed networks start from {len(simulated)} runs of `{simulated[0].spec.cohort}`"
+    )
     return " · ".join([describe_origin(material.prepared, material.runs), *present, rests])
 
 
@@ -295,6 +340,32 @@ def describe_differences(table: pd.DataFrame, metric: str = "auc") -> list[str]:
         sentences.append(
             f"{title_of_task(task)}, {METRIC_TITLES[metric]}: floor {floor:.1f}; {', '.join(told)}: {verdict}."
         )
+    return sentences
+
+
+def describe_pairs(table: pd.DataFrame, metric: str = "auc") -> list[str]:
+    """What the tables say of routes beside each other, in sentences, whichever way it goes.
+
+    Args:
+        table: From ``pick_shown``.
+        metric: Which numbers.
+
+    Returns:
+        A sentence per task, but for those that are only described: each of the ``PAIRS``, and which differ.
+    """
+    sentences = []
+    rows = table[(table["metric"] == metric) & (table["features"] == DIFFERENCE)]
+    words = {f"{first} minus {second}": _name_pair(first, second) for first, second in PAIRS}
+    for task in (task for task in dict.fromkeys(rows["task"]) if task not in DESCRIBED):
+        pairs = list(rows[rows["task"] == task].itertuples())
+        told = ", ".join(f"{words[pair.classifier]} {_signed(pair)}" for pair in pairs)
+        clear = [words[pair.classifier] for pair in pairs if pair.ci_low > 0 or pair.ci_high < 0]
+        after = [words[pair.classifier] for pair in pairs if pair.p_holm < SIGNIFICANT]
+        verdict = "no interval excludes 0"
+        if clear:
+            verdict = f"the interval excludes 0: {'; '.join(clear)}"
+            verdict += f" (after Holm's correction: {'; '.join(after) or 'none'})"
+        sentences.append(f"{title_of_task(task)}, {METRIC_TITLES[metric]}, by pairs: {told}: {verdict}.")
     return sentences
 
 

@@ -17,8 +17,12 @@ FEATURE_COLOURS = {
     "end_to_end": "#0072b2", "biomarkers": "#d55e00", "pretrained_on_biomarkers": "#009e73",
     "lung_severity_features": "#b5569b", "crossfitted_biomarkers": "#c28a00", "true_biomarkers": "#3a3a3a",
     "trainee_biomarkers": "#56b4e9",
+    "frozen_biomarkers": "#332288", "adapted_biomarkers": "#117733", "mixed_biomarkers": "#882255",
+    "fused_biomarkers": "#d6409f", "pretrained_on_simulated": "#7d6bd0", "raters_two_bits": "#8c6510",
+    "pooled_pixels": "#4f5d6b", "metadata": "#87919b", "file_metadata": "#7a6a58", "source_id": "#b06a3b",
 }  # fmt: skip
-"""Apart for colour-blind eyes too. Source: Okabe and Ito; pink and orange darker, to be read as text."""
+"""Apart for colour-blind eyes too; floors are greys and browns. Source: Okabe and Ito, pink and orange darker, to be
+read as text; for what rests on simulated patients, Tol's muted palette."""
 OTHER_COLOURS = ("#3a3a3a", "#56b4e9", "#009e73", "#b5569b")
 
 

@@ -31,7 +31,8 @@ def decide_all(prepared: PreparedCohort, initial_weights: str, jobs: int = 1) ->
         jobs: Fits at a time.
 
     Returns:
-        One row's decisions each; every task that the cohort has labels for.
+        One row's decisions each; every task that the cohort has labels for. Networks pretrained on biomarkers
+        where ``grid.find_left_out`` leaves them in.
 
     Raises:
         LusbioError: If a run is not finished.
@@ -45,11 +46,11 @@ def decide_all(prepared: PreparedCohort, initial_weights: str, jobs: int = 1) ->
     for task in tasks:
         rows += decide_with_experts(biomarkers, task, prepared, jobs)
     if PRETRAINED_TASK in tasks:
-        runs = find_runs(list_pretrained(prepared, tasks, initial_weights))
-        rows += [
-            decide_end_to_end(runs, prepared),
-            *decide_with_experts(runs, PRETRAINED_TASK, prepared, jobs),
-        ]
+        if runs := find_runs(list_pretrained(prepared, tasks, initial_weights)):
+            rows += [
+                decide_end_to_end(runs, prepared),
+                *decide_with_experts(runs, PRETRAINED_TASK, prepared, jobs),
+            ]
         for task in tasks:
             if task != PRETRAINED_TASK:
                 rows += decide_with_experts(networks[PRETRAINED_TASK], task, prepared, jobs)

@@ -7,7 +7,7 @@ run can be scored with too; it has no experts.
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from lusbio.experts import Expert, load_expert, save_expert
 from lusbio.files import write_json
 from lusbio.grid import find_tasks
 from lusbio.labels import BIOMARKER_TASK, encode_task
+from lusbio.many_videos import check_files, look_at_each
 from lusbio.metrics import biomarker_metrics, task_metrics
 from lusbio.models import USUAL_BACKBONE
 from lusbio.paths import build_folder
@@ -37,14 +38,21 @@ from lusbio.runs import (
     runs_folder,
     training_code,
 )
-from lusbio.videos import VIDEO_SUFFIXES, CachedVideo, DecodedVideo, decode_video
+from lusbio.videos import VIDEO_SUFFIXES, CachedVideo, DecodedVideo
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
 
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "weights.safetensors"
+
+BLOCK = 16
+"""Videos that are handed over at a time when many are scored: experts take one or sixteen rows in about
+the same time. (Engineering choice.)"""
+
 LIMITS = (
     "For research only; not a medical device. Trained on one cohort: probabilities do not carry over to other "
-    "probes, presets or populations without a check. Biomarkers listed as masked were never learnt."
+    "probes, presets or populations without a check. Biomarkers listed as masked, and classes listed as never "
+    "learnt, have no probability: empty is not zero. Quality under validation is of the patients that the epoch and "
+    "the experts were chosen on: optimistic."
 )
 
 
@@ -76,7 +84,9 @@ def train_final(prepared: PreparedCohort, folder: Path, initial_weights: str) ->
     for task in learnable[1:]:
         expert, quality = _best_expert(run, task, prepared)
         save_expert(expert, folder / f"{task}.skops")
-        experts[task] = {"expert": expert.name, "classes": list(TASKS[task].classes), "validation": quality}
+        never = [TASKS[task].classes[k] for k in _never_learnt(expert)]
+        experts[task] = {"expert": expert.name, "classes": list(TASKS[task].classes), "never_learnt": never,
+                         "validation": quality}  # fmt: skip
     (folder / WEIGHTS_FILE).write_bytes((run.folder / WEIGHTS_FILE).read_bytes())
     card = {
         "cohort": prepared.cohort.name, "simulated": prepared.cohort.simulated, "notes": list(prepared.cohort.notes),
@@ -90,13 +100,23 @@ def train_final(prepared: PreparedCohort, folder: Path, initial_weights: str) ->
 
 
 def _best_expert(run: Run, task: str, prepared: PreparedCohort) -> tuple[Expert, dict[str, float]]:
-    """The expert with the best validation accuracy of all seven, and its validation metrics."""
+    """The expert with the best validation accuracy of all seven; its validation metrics, and on whom."""
     features, labels = handed_over(run), encode_task(prepared.cohort.table, task)
     val = (run.splits == "val") & (labels >= 0)
     fitted = fit_experts(run, task, prepared)
     best = max(fitted, key=lambda expert: expert.validation_accuracy)
     metrics = task_metrics(labels[val], best.predict_probabilities(features[val]))
-    return best, {name: round(metrics[name], 4) for name in ("auc", "accuracy", "f1")}
+    quality = {name: round(metrics[name], 4) for name in ("auc", "accuracy", "f1")}
+    majority = round(
+        float(np.bincount(labels[val]).max() / val.sum()), 4
+    )  # what always saying the same would get
+    patients = int(prepared.cohort.table["patient_id"][val].nunique())
+    return best, {**quality, "majority_accuracy": majority, "videos": int(val.sum()), "patients": patients}
+
+
+def _never_learnt(expert: Expert) -> np.ndarray:
+    """Classes of its task that no training patient of an expert had, int64."""
+    return np.setdiff1d(np.arange(expert.n_classes), expert.model.classes_)
 
 
 def _biomarker_quality(run: Run, prepared: PreparedCohort) -> dict[str, float]:
@@ -217,33 +237,76 @@ def find_videos(places: Sequence[Path]) -> dict[str, Path]:
 def score_videos(paths: dict[str, Path], model: Model) -> pd.DataFrame:
     """Biomarkers, and what the experts make of them, for videos without labels.
 
-    All videos are decoded before the network is loaded, so that a broken one costs seconds.
-
     Args:
         paths: Video file by ``video_id``, as from ``find_videos``.
         model: From ``find_model``.
 
     Returns:
         One row per video: ``video_id``, 38 probabilities by biomarker name (NaN for those that the
-        model never learnt), and for each task of the model the class probabilities ``task=class``.
+        model never learnt), and for each task of the model the class probabilities ``task=class`` (NaN
+        for classes that it never learnt; those of a task sum to 1).
 
     Raises:
-        CohortError: With one line for every video that does not decode.
+        CohortError: With one line for every video that does not decode. ``score_in_blocks`` hands over
+            the rows of the others before it raises.
     """
-    videos, broken = [], []
-    for path in paths.values():
-        try:
-            videos.append(DecodedVideo(decode_video(path, model.settings.image_size)))
-        except VideoError as error:
-            broken.append(str(error))
+    return pd.concat(score_in_blocks(paths, model), ignore_index=True)
+
+
+def score_in_blocks(paths: dict[str, Path], model: Model) -> Iterator[pd.DataFrame]:
+    """Scores as they are ready: the next videos are decoded and looked at while the caller has a block.
+
+    Files that are missing, empty or of another type are named before anything is decoded. Any other
+    broken video shows only when it is decoded; it has no row, the rest is scored all the same, and
+    the error that names it comes last.
+
+    Args:
+        paths: Video file by ``video_id``, as from ``find_videos``.
+        model: From ``find_model``.
+
+    Yields:
+        Rows as in ``score_videos``, at most ``BLOCK`` at a time, in the order of ``paths``.
+
+    Raises:
+        CohortError: With one line for every broken video.
+    """
+    check_files(paths.values())
+    broken: list[str] = []
+    found: dict[str, np.ndarray] = {}
+    for video_id, result in zip(paths, _find_in_each(paths.values(), model), strict=True):
+        if isinstance(result, VideoError):
+            broken.append(str(result))
+            continue
+        found[video_id] = result
+        if len(found) == BLOCK:
+            yield _ask_experts(found, model)
+            found = {}
+    if found:
+        yield _ask_experts(found, model)
     if broken:
         raise CohortError("videos", broken)
-    probabilities = find_biomarkers(videos, model)
+
+
+def _find_in_each(paths: Iterable[Path], model: Model) -> Iterator[np.ndarray | VideoError]:
+    """Biomarkers (38,) of each video, or why it does not decode."""
+    module, settings = _load_module(model), model.settings
+
+    def find(frames: np.ndarray) -> np.ndarray:
+        return _predict(module, [DecodedVideo(frames)], model, settings.evaluation_clips)[0]
+
+    return look_at_each(paths, settings.image_size, find)
+
+
+def _ask_experts(found: dict[str, np.ndarray], model: Model) -> pd.DataFrame:
+    """A row per video: what the network found in it, and what the experts make of that."""
+    probabilities = np.stack(list(found.values()))
     scores = pd.DataFrame(probabilities, columns=list(BIOMARKER_NAMES))
-    scores.insert(0, "video_id", list(paths))
+    scores.insert(0, "video_id", list(found))
     for task, expert in model.experts.items():
         names = [f"{task}={name}" for name in TASKS[task].classes]
-        scores[names] = expert.predict_probabilities(fill_masked(probabilities))
+        decided = expert.predict_probabilities(fill_masked(probabilities))
+        decided[:, _never_learnt(expert)] = np.nan
+        scores[names] = decided
     return scores
 
 
@@ -271,12 +334,25 @@ def predict_videos(videos: Sequence[CachedVideo | DecodedVideo], model: Model, n
     Returns:
         Probabilities, float64 (V, K); NaN for biomarkers that the model never learnt.
     """
+    return _predict(_load_module(model), videos, model, n_clips)
+
+
+def _predict(module, videos: Sequence[CachedVideo | DecodedVideo], model: Model, n_clips: int) -> np.ndarray:
     import torch
 
     from lusbio import clips, training
 
     dataset = clips.ClipDataset(videos, torch.full((len(videos),), -1), model.settings.frames)
     loader = clips.evaluation_loader(dataset, np.arange(len(videos)), n_clips)
+    probabilities = training.predict(module, loader, device=module.device)[0].astype(np.float64)
+    probabilities[:, np.isin(model.spec.outputs, model.masked)] = np.nan
+    return probabilities
+
+
+def _load_module(model: Model):
+    """A model's network with what turns its logits into probabilities, where it is to compute."""
+    from lusbio import training
+
     module = training.VideoModule(
         load_network(model),
         multilabel=model.spec.task == BIOMARKER_TASK,
@@ -284,9 +360,7 @@ def predict_videos(videos: Sequence[CachedVideo | DecodedVideo], model: Model, n
         steps_per_epoch=1,
         seed=0,
     )
-    probabilities = training.predict(module, loader, device=training.choose_device())[0].astype(np.float64)
-    probabilities[:, np.isin(model.spec.outputs, model.masked)] = np.nan
-    return probabilities
+    return module.to(training.choose_device()).eval()
 
 
 def load_network(model: Model):

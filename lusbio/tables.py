@@ -43,12 +43,18 @@ FEATURE_TITLES = {
     "source_only": "anchor: source alone",
     "frozen_biomarkers": "biomarkers, never saw a real video",
     "adapted_biomarkers": "biomarkers, adapted",
+    "mixed_biomarkers": "biomarkers, learnt from real and simulated patients",
+    "fused_biomarkers": "biomarkers, frozen and adapted side by side",
     "pretrained_on_simulated": "pretrained on simulated patients",
     "raters_two_bits": "anchor: the raters' two bits",
     "pooled_pixels": "floor: pooled pixels",
     "metadata": "floor: metadata",
 }
 """What rows decide from, in words."""
+
+
+TRAINING_TIME = "Train (min)"
+"""Column of Table 1, as in the paper."""
 
 
 @cache
@@ -108,8 +114,19 @@ def make_task_table(
 
 
 def make_table1(decisions: Sequence[Decisions], draws: int) -> pd.DataFrame:
-    """Table 1: AUC and accuracy of every classifier on every task; see ``make_task_table``."""
-    return make_task_table(decisions, read_published("table1"), TABLE1_METRICS, draws)
+    """Table 1: AUC and accuracy of every classifier on every task; see ``make_task_table``.
+
+    Args:
+        decisions: The rows.
+        draws: Draws of patients behind an interval.
+
+    Returns:
+        As ``make_task_table``, with the column ``minutes``: of training what decides, see ``Decisions``.
+    """
+    table = make_task_table(decisions, read_published("table1"), TABLE1_METRICS, draws)
+    minutes = {(row.features, row.classifier, row.task): row.minutes for row in decisions}
+    rows = zip(table["features"], table["classifier"], table["task"], strict=True)
+    return table.assign(minutes=[minutes[row] for row in rows])
 
 
 def make_table7(decisions: Sequence[Decisions], draws: int) -> pd.DataFrame:
@@ -174,11 +191,12 @@ def widen(table: pd.DataFrame, decimals: int = 1) -> pd.DataFrame:
     """A table of cells as people read it: a row per classifier, a column per task and metric.
 
     Args:
-        table: From ``make_task_table``.
+        table: From ``make_task_table`` or ``make_table1``.
         decimals: Of all numbers; the paper gives one, in Table 7 two.
 
     Returns:
-        Text cells ``mean ± sd [low, high] (published ...)``; an em dash where there is nothing.
+        Text cells ``mean ± sd [low, high] (published ...)``; an em dash where there is nothing. Where the table has
+        minutes, ``TRAINING_TIME`` of each row: per run, mean over tasks (published, on an RTX A6000).
     """
     if table.empty:
         return pd.DataFrame(columns=["features", "classifier"])
@@ -190,7 +208,16 @@ def widen(table: pd.DataFrame, decimals: int = 1) -> pd.DataFrame:
     rows = table[order].drop_duplicates()
     wide = table.pivot(index=order, columns="column", values="cell").reindex(pd.MultiIndex.from_frame(rows))
     wide = wide[columns].fillna("—").reset_index()
+    if "minutes" in table:
+        wide[TRAINING_TIME] = _minutes_of(table, list(zip(wide["features"], wide["classifier"], strict=True)))
     return wide.assign(features=wide["features"].replace(FEATURE_TITLES)).rename_axis(columns=None)
+
+
+def _minutes_of(table: pd.DataFrame, rows: Sequence[tuple[str, str]]) -> list[str]:
+    ours = table.groupby(["features", "classifier"])["minutes"].mean()
+    published = read_published_minutes().set_index(["features", "classifier"])["minutes_per_run"]
+    beside = [f" ({published[row]:g})" if row in published.index else "" for row in rows]
+    return [f"{ours[row]:.2f}{text}" if ours[row] else "—" for row, text in zip(rows, beside, strict=True)]
 
 
 def name_in_words(table: pd.DataFrame) -> pd.DataFrame:

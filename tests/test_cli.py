@@ -1,14 +1,21 @@
+import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
+import torch
 from small_cohort import make_small_cohort
 from test_videos import broken_files, moving_bar
 
 from lusbio.cli import build_parser, main
 from lusbio.cohorts.table import write_table
+from lusbio.paths import ROOT
 from lusbio.videos import encode_video
 from lusbio.vocabulary import BIOMARKER_NAMES
 
@@ -145,3 +152,81 @@ def test_a_simulated_folder_is_called_simulated(tmp_path, capsys):
                  "--jobs", "1"]) == 0  # fmt: skip
     assert main(["check", str(tmp_path / "made")]) == 0
     assert "made (simulated)" in capsys.readouterr().out
+
+
+def test_table_1_is_no_final_model(capsys):
+    assert build_parser().parse_args(["train", "--table1"]).table1
+    with pytest.raises(SystemExit):
+        main(["train", "--table1", "--final"])
+    assert "not allowed with" in capsys.readouterr().err
+
+
+BARE = """
+import sys, warnings
+from dataclasses import replace
+ABSENT = (
+    "av imageio pooch pandera skops pydicom papermill nbconvert nbformat jupyterlab ipykernel IPython "
+    "jupyter_client mistune"
+).split()
+
+class Nowhere:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ABSENT:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Nowhere())
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name.split(".")[0] in ABSENT else found(name, package)
+warnings.filterwarnings("ignore", message="pandera is not installed")
+
+from lusbio import profiles
+from lusbio.cli import main
+smoke = profiles.PROFILES["smoke"]
+shorter = replace(smoke.training, epochs=EPOCHS, clips_per_epoch=8)
+profiles.PROFILES["smoke"] = replace(smoke, training=shorter, video_size=32, video_frames=(4, 6))
+if __name__ == "__main__":
+    sys.exit(main(["train", "--profile", "smoke", "--table1", "--jobs", "JOBS"]))
+"""
+
+
+def start_training(folder: Path, *, epochs: int = 1, jobs: int = 1) -> subprocess.Popen:
+    """``lusbio train --table1`` of small simulated videos, on a machine that has torch and little else."""
+    script = folder / "train.py"
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text(BARE.replace("EPOCHS", str(epochs)).replace("JOBS", str(jobs)))
+    environment = {**os.environ, "LUSBIO_BUILD": str(folder / "build"), "PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, str(script)], env=environment, **pipes)
+
+
+def test_one_command_simulates_prepares_and_trains_table_1_on_a_machine_with_little_but_torch(tmp_path):
+    printed, errors = (process := start_training(tmp_path)).communicate()
+    assert process.returncode == 0, errors[-2000:]
+    folders = [path.parent for path in (tmp_path / "build" / "runs").glob("*/run.json")]
+    assert set(map(str, folders)) <= set(printed.splitlines())
+    specs = [json.loads((folder / "run.json").read_text())["spec"] for folder in folders]
+    assert {spec["task"] for spec in specs} == {"biomarkers", "lung_severity", "sf_ratio", "disease"}
+    assert {(spec["backbone"], spec["label_fraction"]) for spec in specs} == {("tsm_resnet18", 1.0)}
+    assert any(spec["initial_weights"].startswith("run:") for spec in specs)
+    for folder in folders:
+        small = {"predictions.csv", "features.npy", "run.json", "timing.json", "log.csv", "log.txt"}
+        assert {path.name for path in folder.iterdir()} == small | {"weights.safetensors", ".lock"}
+        assert sum((folder / name).stat().st_size for name in small) < 1_000_000
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_training_that_is_told_to_end_leaves_what_can_be_resumed_and_no_process_behind(tmp_path, jobs):
+    process = start_training(tmp_path, epochs=500, jobs=jobs)
+    while process.poll() is None and not list((tmp_path / "build").glob("runs/*/resume.ckpt")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate()
+    assert process.returncode == 130, errors[-2000:]
+    assert "run it again to go on" in errors and "Traceback" not in errors
+    locks = [filelock.FileLock(path) for path in (tmp_path / "build").glob("runs/*/.lock")]
+    for lock in locks:
+        with lock.acquire(timeout=30):  # held as long as somebody trains
+            assert not (Path(lock.lock_file).parent / "run.json").exists()
+    assert any(torch.load(path, weights_only=True)["epoch"] >= 0 for path in
+               (tmp_path / "build").glob("runs/*/resume.ckpt"))  # fmt: skip

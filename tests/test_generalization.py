@@ -29,6 +29,7 @@ from lusbio.generalization import (
 )
 from lusbio.labels import BIOMARKER_TASK
 from lusbio.metrics import task_metrics
+from lusbio.mixed import MIXED, find_mixed_runs, keep_real, list_mixed_runs, mix_cohorts
 from lusbio.runs import find_runs, prepare_cohort
 from lusbio.vocabulary import BIOMARKER_NAMES
 
@@ -60,6 +61,17 @@ def other(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(home, other):
     return decide_elsewhere(home, other, "scratch")
+
+
+@pytest.fixture(scope="module")
+def with_mixed(home, other, tmp_path_factory):
+    """Decisions that mixed networks take part in; the other half of their patients is called simulated."""
+    simulated = make_small_cohort(tmp_path_factory.mktemp("simulated"), patients=16)
+    simulated = prepare_cohort(replace(simulated, name="simulated"), TINY)
+    execute_many(simulated.specs(BIOMARKER_TASK), simulated)
+    mixed = mix_cohorts(home, simulated)
+    runs = execute_many(list_mixed_runs(mixed, simulated, "scratch"), mixed)
+    return decide_elsewhere(home, other, "scratch", mixed=[keep_real(run, mixed) for run in runs])
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +257,40 @@ def test_where_neither_is_above_chance_nothing_is_claimed(table3):
     assert (
         NO_FINDING in describe_generalization(table)[0] and "better" not in describe_generalization(table)[0]
     )
+
+
+def test_mixed_networks_stand_beside_the_others_and_change_nothing_of_them(found, with_mixed):
+    ways = [(row.features, row.classifier) for row in with_mixed.rows]
+    of_mixed = [(MIXED, name) for name in (*EXPERT_NAMES, CHOSEN)]
+    before = [(row.features, row.classifier) for row in found.rows]
+    assert ways == [*before[:-1], *of_mixed, before[-1]] and with_mixed.chosen == found.chosen
+    rows = {(row.features, row.classifier): row for row in with_mixed.rows}
+    for row in found.rows:
+        for one, two in zip(row.folds, rows[row.features, row.classifier].folds, strict=True):
+            np.testing.assert_array_equal(one.probabilities, two.probabilities)
+    assert len(with_mixed.runs) == len(found.runs) + 3
+    own = rows[BIOMARKERS, CHOSEN].folds[0].probabilities
+    assert not np.array_equal(rows[MIXED, CHOSEN].folds[0].probabilities, own)
+
+
+def test_table3_holds_what_mixed_training_adds_by_pairs(found, with_mixed, table3):
+    table = make_table3(with_mixed, 50)
+    mean = (
+        table[table["videos"] == "all"].set_index(["features", "classifier", "metric"])["mean"].sort_index()
+    )
+    pair = mean[DIFFERENCE, f"{CHOSEN}, mixed minus own"]
+    expected = mean[MIXED, CHOSEN] - mean[BIOMARKERS, CHOSEN]
+    pd.testing.assert_series_equal(pair, expected, check_names=False)
+    kept = table[(table["features"] != MIXED) & ~table["classifier"].str.contains("mixed")]
+    pd.testing.assert_frame_equal(kept.reset_index(drop=True), table3)
+    sentences = describe_generalization(table)
+    assert sentences[:3] == describe_generalization(table3)[:3]
+    assert all("mixed biomarkers" in sentence for sentence in sentences[3:]) and len(sentences) == 7
+    assert "Mixed:" in describe_cells(with_mixed) and "Mixed:" not in describe_cells(found)
+
+
+def test_other_cohorts_than_covid_blues_have_no_mixed_networks(home):
+    assert find_mixed_runs(home, "scratch") == ([], "")
 
 
 def test_sources_are_what_groups_begin_with():

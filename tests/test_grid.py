@@ -8,6 +8,8 @@ from lusbio.assembly import choose_rows
 from lusbio.errors import LusbioError
 from lusbio.execution import GridClock, execute, execute_many, in_waves
 from lusbio.grid import (
+    EXTRAS,
+    find_left_out,
     find_tasks,
     list_grid,
     list_other_backbone,
@@ -41,6 +43,28 @@ def test_the_grid_has_every_run_once_and_those_of_the_other_backbone(prepared):
     paper = replace(TINY, backbone_tasks=("biomarkers", "lung_severity", "sf_ratio", "disease"), backbone_folds=5,
                     label_fractions=(0.25, 0.5), label_folds=5)  # fmt: skip
     assert len(list_grid(replace(prepared, profile=paper), weights)) == 15 + 2 * 3 + 12
+
+
+@pytest.mark.parametrize("profile", ["smoke", "laptop"])
+def test_real_patients_are_not_asked_about_the_method(prepared, profile):
+    real = replace(prepared, cohort=replace(prepared.cohort, simulated=False))
+    real = replace(real, profile=replace(TINY, name=profile))
+    weights = {USUAL_BACKBONE: "scratch", OTHER_BACKBONE: "scratch"}
+    grid = list_grid(real, weights)
+    assert grid == [spec for task in find_tasks(real)[0] for spec in real.specs(task)]
+    assert list_specs(real, "scratch") == grid and list_other_backbone(real, "scratch") == []
+    assert list_with_fewer_labels(real, "lung_severity", "scratch") == {}
+    left_out = find_left_out(real)
+    assert list(left_out) == list(EXTRAS)
+    assert all(line.startswith("Left out here: ") and "`PROFILE=paper`" in line for line in left_out.values())
+
+
+def test_the_paper_profile_asks_everybody_and_simulated_patients_are_always_asked(prepared):
+    paper = replace(prepared, profile=replace(TINY, name="paper"))
+    real = replace(paper, cohort=replace(prepared.cohort, simulated=False))
+    weights = {USUAL_BACKBONE: "scratch", OTHER_BACKBONE: "scratch"}
+    assert list_grid(real, weights) == list_grid(paper, weights)
+    assert find_left_out(real) == find_left_out(paper) == find_left_out(prepared) == {}
 
 
 def test_a_run_comes_after_the_run_it_starts_from(prepared):

@@ -38,6 +38,22 @@ def test_every_cell_is_there_and_only_groups_are_said_once():
     assert html.count('class="cell"') == 11 and cells(html).count("—") == 1
 
 
+def test_a_column_without_a_metric_stands_beside_those_with_one():
+    lines = [
+        f"{line} {'Train (min)' if 'features' in line else '---' if '---' in line else '2.50 (194)'} |"
+        if line.startswith("|")
+        else line
+        for line in GRID.splitlines()
+    ]
+    html = render_markdown("\n".join(lines))[1]
+    head = html[html.index("<thead>") : html.index("</thead>")]
+    assert '<th rowspan="2">Train (min)</th></tr>' in head and '<th colspan="2">Lung severity</th>' in head
+    assert cells(head) == [
+        "classifier", "Lung severity", "S/F ratio", "Train (min)", "AUC", "Accuracy", "AUC"
+    ]  # fmt: skip
+    assert html.count('<td class="number">2.50 (194)</td>') == 4
+
+
 def test_a_row_without_a_classifier_keeps_the_groups():
     anchor = "| anchor | — | 50.0 ± 0.0 [50.0, 50.0] | 44.0 ± 0.0 [27.3, 59.9] | — |\n"
     _, html = render_markdown(GRID.replace("\nPercent.", 2 * anchor + "\nPercent."))

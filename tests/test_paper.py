@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,7 @@ TABLES = [
     "table7",
     "biomarker_aucs",
     "differences",
+    "verdict",
     "cost",
     "confusion",
     "kappa",
@@ -84,7 +86,7 @@ def test_make_smoke_makes_every_table_and_figure(smoke):
     tables = {f"{name}.{suffix}" for name in TABLES for suffix in ("csv", "md")}
     figures = {f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "pdf")}
     assert {path.name for path in smoke.iterdir()} == {
-        *tables, *figures, "verdict.csv", "run.json", "timing.json"
+        *tables, *figures, "run.json", "timing.json"
     }  # fmt: skip
 
 
@@ -241,11 +243,22 @@ def test_executed_notebooks_are_pages_that_need_no_network(smoke):
         assert 'src="http' not in text and 'href="http' not in text.replace('href="https://arxiv.org', "")
 
 
+def without_minutes(path: Path) -> bytes:
+    """The content of a file; of Table 1 without its last column, the minutes of training."""
+    if path.stem != "table1" or path.suffix not in (".csv", ".md"):
+        return path.read_bytes()
+    ends = {
+        ".csv": re.compile(rb",[^,\n]*$", re.MULTILINE),
+        ".md": re.compile(rb"\|[^|\n]*\|$", re.MULTILINE),
+    }
+    return ends[path.suffix].sub(b"", path.read_bytes())
+
+
 def test_two_smoke_papers_are_equal_byte_by_byte(smoke, tmp_path):
     again = make_smoke(tmp_path)
     for path in sorted(smoke.iterdir()):
         if path.stem not in ("timing", "cost"):  # minutes
-            assert path.read_bytes() == (again / path.name).read_bytes(), path.name
+            assert without_minutes(path) == without_minutes(again / path.name), path.name
 
 
 def test_a_student_adds_a_task_of_their_own(smoke):

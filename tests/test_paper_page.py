@@ -22,8 +22,8 @@ from lusbio.tables import save_table
 RUN = {
     "cohort": "mine", "simulated": True, "videos": 7, "patients": 3, "notes": ["made <up>"], "data": "0f",
     "protocol": "paper", "profile": {"name": "smoke", "training": {"frames": 4, "image_size": 32, "epochs": 2}},
-    "commit": "abc1234", "devices": ["CPU, 2 cores"], "precision": ["bf16-mixed"], "initial_weights": ["scratch"],
-    "seeds": [0], "versions": {"python": "3.11"},
+    "commit": "abc1234", "devices": ["CPU, 2 cores"], "precision": ["bf16-mixed"],
+    "initial_weights": {"tsm_resnet18": "scratch"}, "seeds": [0], "versions": {"python": "3.11"},
 }  # fmt: skip
 
 
@@ -104,6 +104,21 @@ def test_nothing_in_the_folder_is_lost_and_what_is_missing_is_said(folder):
     assert "Not here: Table 1" not in page and "61.2" in page
 
 
+def test_what_was_left_out_is_said_with_the_reason_and_not_called_missing(folder):
+    left_out = {
+        "pretraining": "P.",
+        "table6": "Left out here: Table <6>. `PROFILE=paper`.",
+        "label_efficiency": "L.",
+    }
+    (folder / "run.json").write_text(json.dumps(RUN | {"left_out": left_out}))
+    page = build_page("smoke", "mine")
+    assert page.count('<p class="missing">Left out here: Table &lt;6&gt;. PROFILE=paper.</p>') == 1
+    assert "Not here: Table 6" not in page and "Not here: Label efficiency" not in page
+    table = pd.DataFrame({"a": [1]})
+    save_table(table, folder, "table6", title="Table 6", origin="", shown=table)
+    assert "Left out here" not in build_page("smoke", "mine")
+
+
 def test_the_banner_says_simulated_or_real_and_what_made_the_numbers(folder):
     page = build_page("smoke", "mine")
     assert "Simulated patients" in page and "Real patients" not in page
@@ -147,6 +162,18 @@ def test_verdicts_stand_above_everything_else(folder):
     assert page.index("A &lt; B.") < page.index("Not yet.") < page.index("On this page")
     assert '<div class="verdict bad">Disease<b>worse</b>' in page and '<div class="verdict open">S/F' in page
     assert 'id="more"' in page and "Verdict</a>" not in page
+
+
+def test_a_verdict_of_another_commit_says_so(folder):
+    table = pd.DataFrame({"title": ["Disease"], "verdict": ["worse"], "sentence": ["A < B."]})
+    origins = [f"**Simulated** patients, 3 patients · commit `{name}`" for name in ("abc1234", "0000000")]
+    save_table(table, folder, "table1", title="Table 1", origin=origins[0], shown=table)
+    said = {}
+    for origin in origins:
+        save_table(table, folder, "verdict", title="Verdict", origin=origin, shown=table)
+        page = build_page("smoke", "mine")
+        said[origin] = '<p class="origin">' in page[: page.index("On this page")]
+    assert list(said.values()) == [False, True] and "Verdict</a>" not in page
 
 
 def test_a_csv_alone_is_shown_too(folder):

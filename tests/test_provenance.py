@@ -1,10 +1,18 @@
 import json
+from dataclasses import replace
 
 import pytest
 from small_cohort import TINY, make_small_cohort
 from test_decisions import made_up_run
 
-from lusbio.provenance import describe_origin, describe_runs, settle_initial_weights
+from lusbio.provenance import (
+    add_runs,
+    describe_kind,
+    describe_origin,
+    describe_runs,
+    save_provenance,
+    settle_initial_weights,
+)
 from lusbio.runs import prepare_cohort
 
 
@@ -25,6 +33,34 @@ def test_times_stay_out_of_what_is_compared(prepared, tmp_path):
     described, timing = describe_runs(prepared, [run])
     assert "minutes" not in json.dumps(described) and timing["minutes"] == 1.5
     json.dumps(timing)
+
+
+def test_runs_of_later_notebooks_count_too_and_once(prepared, tmp_path):
+    own = made_up_run(prepared, tmp_path / "own", "lung_severity")
+    later = made_up_run(prepared, tmp_path / "later", "disease")
+    later = replace(later, spec=replace(later.spec, cohort="synthetic_convex", seed=3), minutes=2.25)
+    add_runs([later], tmp_path / "figures")
+    assert not (tmp_path / "figures").exists()  # notebook 02 has not been there
+    timing = save_provenance(prepared, [own], tmp_path / "figures")
+    assert timing["minutes"] == 1.5
+    for _ in range(2):
+        add_runs([own, later], tmp_path / "figures")
+        described, timing = (
+            json.loads((tmp_path / "figures" / f"{name}.json").read_text()) for name in ("run", "timing")
+        )
+        assert timing["minutes"] == 3.75
+        assert [(run["run"], run["kind"]) for run in timing["runs"]] == [
+            ("own", "end-to-end"), ("later", "end-to-end, synthetic convex"),
+        ]  # fmt: skip
+        assert list(described["runs"]) == ["own", "later"] and described["seeds"] == [0, 3]
+    first = json.loads(json.dumps(describe_runs(prepared, [own])[0]))
+    kept = [name for name in first if name not in ("seeds", "runs")]
+    assert {name: described[name] for name in kept} == {name: first[name] for name in kept}
+
+
+def test_a_biomarker_network_that_starts_from_another_is_no_end_to_end_one(prepared):
+    kinds = [describe_kind(prepared.specs(task, "run:x")[0]) for task in ("biomarkers", "lung_severity")]
+    assert kinds == ["biomarker network, pretrained", "pretrained on biomarkers"]
 
 
 def test_weights_are_looked_for_once_so_that_notebooks_mean_the_same_runs(prepared, tmp_path, monkeypatch):

@@ -12,22 +12,27 @@ from lusbio.elsewhere import CHOSEN, predict_cohort
 from lusbio.errors import LusbioError
 from lusbio.evidence import BIOMARKERS, END_TO_END, Evidence
 from lusbio.execution import execute, execute_many
+from lusbio.generalization import DIFFERENCE
 from lusbio.labels import BIOMARKER_TASK, encode_task
 from lusbio.leakage import FRAMES, PIXELS, SIZE
+from lusbio.mixed import MIXED, mix_cohorts
 from lusbio.real_patients import (
     ADAPTED,
     FINDINGS,
     FROM_SIMULATED,
     FROZEN,
+    FUSED,
     METADATA,
     QUESTIONS,
     RATED_BITS,
     ask_questions,
     find_real_patients,
+    fuse_biomarkers,
     list_real_patient_runs,
     take_adapted_biomarkers,
     take_frozen_biomarkers,
     take_metadata,
+    take_mixed_biomarkers,
     take_pooled_pixels,
     take_rated_bits,
 )
@@ -43,10 +48,12 @@ from lusbio.real_patients_tables import (
     EVERYBODY,
     FLOOR,
     LOOKED_AT,
+    PAIRS,
     ROUTES,
     UNSEEN,
     count_answers,
     describe_differences,
+    describe_pairs,
     make_findings_table,
     make_real_table,
     pick_shown,
@@ -83,6 +90,17 @@ def simulated(convex):
     return execute_many(convex.specs(BIOMARKER_TASK), convex)
 
 
+@pytest.fixture(scope="module")
+def mixed(prepared, convex):
+    return mix_cohorts(prepared, convex)
+
+
+def mixed_runs(mixed, folder) -> tuple[Run, ...]:
+    """As ``made_up_runs``; the last biomarker is one that no training video decides."""
+    runs = made_up_runs(mixed, folder / "mixed")
+    return tuple(replace(run, info=run.info | {"masked": [BIOMARKER_NAMES[-1]]}) for run in runs)
+
+
 def made_up_runs(prepared, folder, task=BIOMARKER_TASK, seed=0) -> tuple[Run, ...]:
     """One run per fold with random probabilities; what real patients have no labels for is masked."""
     runs, rng = [], np.random.default_rng(seed)
@@ -103,7 +121,7 @@ def made_up_runs(prepared, folder, task=BIOMARKER_TASK, seed=0) -> tuple[Run, ..
 
 
 @pytest.fixture(scope="module")
-def material(prepared, simulated, tmp_path_factory):
+def material(prepared, simulated, mixed, tmp_path_factory):
     """Everything but the runs of the simulated cohort is made up."""
     folder = tmp_path_factory.mktemp("runs")
     own = made_up_runs(prepared, folder)
@@ -115,6 +133,7 @@ def material(prepared, simulated, tmp_path_factory):
         from_simulated=made_up_runs(prepared, folder, "lung_severity", seed=1),
         frozen=frozen,
         adapted=take_adapted_biomarkers(made_up_runs(prepared, folder, seed=1), frozen),
+        mixed=take_mixed_biomarkers(mixed_runs(mixed, folder), mixed, frozen),
         bits=take_rated_bits(own, prepared),
         floors=(take_pooled_pixels(own, prepared), take_metadata(own, prepared)),
     )
@@ -258,6 +277,30 @@ def test_adapted_biomarkers_keep_the_frozen_values_where_nothing_could_be_learnt
     assert np.isfinite(material.adapted.values).all()
 
 
+def test_mixed_biomarkers_are_those_of_the_real_patients(prepared, mixed, material, tmp_path):
+    for run, kept, values in zip(
+        mixed_runs(mixed, tmp_path), material.mixed.runs, material.mixed.values, strict=True
+    ):
+        of_real = run.predictions[run.predictions["video_id"].str.startswith("real:")]
+        assert of_real["video_id"].str.removeprefix("real:").tolist() == list(
+            prepared.cohort.table["video_id"]
+        )
+        np.testing.assert_array_equal(values[:, :-1], of_real.filter(like="p_").to_numpy()[:, :-1])
+        np.testing.assert_array_equal(values[:, -1], material.frozen.values[0][:, -1])
+        assert kept.splits.tolist() == prepared.splits(run.spec.fold).tolist()
+
+
+def test_fused_biomarkers_are_both_side_by_side_and_their_mean_is_a_finding(material, found):
+    fused = fuse_biomarkers(material.frozen, material.adapted)
+    row = row_of(found, "B-lines", FUSED, NETWORK)
+    bit = NONES[1]
+    for k, values in enumerate(fused.values):
+        np.testing.assert_array_equal(values[:, :38], material.frozen.values[k])
+        np.testing.assert_array_equal(values[:, 38:], material.adapted.values[k])
+        mean = (material.frozen.values[k][:, bit] + material.adapted.values[k][:, bit]) / 2
+        np.testing.assert_allclose(row.folds[k].probabilities[:, 1], 1 - mean[row.folds[k].rows])
+
+
 def test_the_raters_two_bits_do_not_give_severity_away(prepared, material):
     table = prepared.cohort.table.copy()
     others = [name for k, name in enumerate(BIOMARKER_NAMES) if k not in NONES]
@@ -331,7 +374,7 @@ def test_pixels_find_what_is_brightness(material):
 
 
 def test_of_experts_the_one_that_validated_best_is_shown(decided):
-    for features in (END_TO_END, BIOMARKERS, FROZEN, ADAPTED):
+    for features in (END_TO_END, BIOMARKERS, FROZEN, ADAPTED, FUSED, MIXED):
         experts = [row for row in decided if (row.task, row.features) == ("lung_severity", features)]
         chosen = row_of(experts, "lung_severity", features, CHOSEN)
         best = choose_by_validation([row for row in experts if row.classifier not in (NETWORK, CHOSEN)])
@@ -340,7 +383,9 @@ def test_of_experts_the_one_that_validated_best_is_shown(decided):
 
 
 def test_a_finding_is_seen_where_it_is_not_none(material, found):
-    for features, evidence in ((FROZEN, material.frozen), (ADAPTED, material.adapted)):
+    for features, evidence in zip(
+        (FROZEN, ADAPTED, MIXED), (material.frozen, material.adapted, material.mixed), strict=True
+    ):
         for finding, bit in zip(FINDINGS, NONES, strict=True):
             for k, fold in enumerate(row_of(found, finding, features, NETWORK).folds):
                 np.testing.assert_allclose(fold.probabilities[:, 1], 1 - evidence.values[k][fold.rows, bit])
@@ -392,9 +437,20 @@ def test_the_table_has_every_row_and_patients_where_a_task_is_about_them(decided
     units = table.groupby("task", sort=False)["unit"].unique().map(list).to_dict()
     assert units == {"lung_severity": ["video"], "sf_at_most_430": ["video", "patient"]}
     of_severity = [row for row in decided if row.task == "lung_severity"]
-    assert (table["task"] == "lung_severity").sum() == 2 * len(of_severity)
+    assert (table["task"] == "lung_severity").sum() == 2 * (len(of_severity) + len(PAIRS))
     names = {row.features for row in of_severity}
-    assert names >= {END_TO_END, BIOMARKERS, FROZEN, ADAPTED, FROM_SIMULATED, RATED_BITS, PIXELS, METADATA}
+    assert names >= {
+        END_TO_END,
+        BIOMARKERS,
+        FROZEN,
+        ADAPTED,
+        FUSED,
+        MIXED,
+        FROM_SIMULATED,
+        RATED_BITS,
+        PIXELS,
+        METADATA,
+    }
 
 
 def test_differences_are_to_the_better_floor_and_pixels_have_none(table):
@@ -402,7 +458,10 @@ def test_differences_are_to_the_better_floor_and_pixels_have_none(table):
     best = table[pixels & (table["classifier"] != CHOSEN)].groupby(key)["mean"].max().rename("best")
     expected = table["mean"] - table[key].merge(best, "left", key)["best"]
     single = table["classifier"].isin(["DT", "NN"])
-    none = pixels | single
+    none = pixels | single | (table["features"] == DIFFERENCE)
+    table = table.assign(
+        **dict.fromkeys(["p_value", "p_holm"], table["p_value"].where(~none | pixels | single))
+    )
     np.testing.assert_allclose(expected[~none], table["over_floor"][~none], atol=1e-9)
     assert table.loc[none, ["over_floor", "over_low", "over_high", "p_value", "p_holm"]].isna().all(axis=None)
 
@@ -419,9 +478,48 @@ def test_being_above_takes_both_floors(material, decided):
 
 
 def test_only_routes_that_are_shown_are_corrected(table):
-    tested = table.dropna(subset=["p_holm"])
+    tested = table[table["features"] != DIFFERENCE].dropna(subset=["p_holm"])
     assert set(tested["features"]) == set(ROUTES) and set(tested["classifier"]) == {NETWORK, CHOSEN}
     assert (tested["p_holm"] >= tested["p_value"]).all()
+
+
+def test_pairs_are_differences_of_the_rows_that_are_shown(table):
+    cells = table.set_index(["task", "unit", "metric", "features", "classifier"])["mean"].sort_index()
+    pairs = table[table["features"] == DIFFERENCE]
+    assert set(pairs["classifier"]) == {f"{first} minus {second}" for first, second in PAIRS}
+    for row in pairs.itertuples():
+        first, second = row.classifier.split(" minus ")
+        kinds = [NETWORK if features == END_TO_END else CHOSEN for features in (first, second)]
+        means = [
+            cells[row.task, row.unit, row.metric, f, k] for f, k in zip((first, second), kinds, strict=True)
+        ]
+        assert row.mean == pytest.approx(means[0] - means[1], abs=1e-9)
+        assert row.ci_low <= row.ci_high and row.p_holm >= row.p_value
+
+
+def test_pairs_of_findings_are_of_networks(found):
+    findings = make_findings_table(found, 20)
+    pairs = findings[findings["features"] == DIFFERENCE]
+    assert set(pairs["classifier"]) == {f"{MIXED} minus {ADAPTED}"} and len(pairs) == 4
+    mean = findings.set_index(["task", "patients", "features"])["mean"]
+    for row in pairs.itertuples():
+        at = row.task, row.patients
+        assert row.mean == pytest.approx(mean[*at, MIXED] - mean[*at, ADAPTED])
+
+
+def test_sentences_about_pairs_say_what_excludes_zero_and_what_survives_correction(table):
+    shown = pick_shown(table)
+    pairs = (
+        (shown["features"] == DIFFERENCE) & (shown["task"] == "lung_severity") & (shown["metric"] == "auc")
+    )
+    none = shown.assign(ci_low=-1.0, ci_high=1.0, p_holm=1.0)
+    assert all(sentence.endswith("no interval excludes 0.") for sentence in describe_pairs(none))
+    one = pairs & (shown["classifier"] == f"{MIXED} minus {ADAPTED}")
+    clear = none.assign(ci_low=none["ci_low"].where(~one, 0.5))
+    sentence = describe_pairs(clear)[0]
+    assert "excludes 0: mixed training minus adapted (after Holm's correction: none)" in sentence
+    after = clear.assign(p_holm=clear["p_holm"].where(~one, 0.01))
+    assert "correction: mixed training minus adapted)" in describe_pairs(after)[0]
 
 
 def test_auc_of_patients_is_that_of_mean_probabilities(decided, table):

@@ -7,6 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lusbio import real_patients
+from lusbio.evidence import MAJORITY, SHUFFLED
+from lusbio.generalization import SOURCE_ONLY
+from lusbio.leakage import FILES, PIXELS, SOURCE
 from lusbio.result_figures import (
     FEATURE_COLOURS,
     _spread,
@@ -18,6 +22,7 @@ from lusbio.result_figures import (
     plot_reliability,
     plot_results,
 )
+from lusbio.tables import FEATURE_TITLES
 from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKERS
 
 
@@ -63,6 +68,11 @@ def test_a_row_of_results_lies_at_the_same_height_for_every_task():
         "end-to-end", "pretrained on biomarkers (not for this task)", "biomarkers",
     ]  # fmt: skip
     plt.close(figure)
+
+
+def test_every_feature_with_a_title_has_a_colour_but_those_that_nothing_was_learnt_for():
+    assert set(FEATURE_TITLES) - set(FEATURE_COLOURS) == {SHUFFLED, MAJORITY, SOURCE_ONLY}
+    assert set(real_patients.FLOORS) | {PIXELS, FILES, SOURCE} <= set(FEATURE_COLOURS)
 
 
 def test_no_two_features_share_a_colour_and_results_wear_it(ax):

@@ -130,8 +130,8 @@ LAYERS = (
     "videos splits metrics weighted_metrics statistics models simulation",
     "cohorts clips experts labels progress",
     "training",
-    "runs",
-    "assembly grid",
+    "runs resident many_videos cluster",
+    "assembly grid mixed",
     "evidence execution",
     "decisions provenance scoring transfer",
     "tables biomarker_tables routes elsewhere",
@@ -202,7 +202,7 @@ def test_no_two_rooms_import_each_other():
 def test_heavy_imports_wait_until_they_are_needed(path):
     at_import = _roots(path, top_level=True)
     assert at_import & HEAVY == set()
-    if _room(path) not in ("models", "clips", "training", "progress", "assembly"):
+    if _room(path) not in ("models", "clips", "training", "progress", "assembly", "resident"):
         assert at_import & {"torch", "pytorch_lightning"} == set()
 
 

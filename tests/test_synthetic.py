@@ -1,6 +1,7 @@
 """The synthetic cohort on disk: complete, reproducible whatever the workers, restartable."""
 
 import json
+from unittest import mock
 
 import pandas as pd
 import pytest
@@ -78,6 +79,13 @@ def test_a_complete_cohort_is_only_read(cohort):
     assert [
         path.stat().st_mtime_ns for path in [*cohort.video_paths(), cohort.folder / "cohort.csv"]
     ] == stamps
+
+
+def test_arrays_of_a_machine_without_av_stay_what_they_are(tmp_path):
+    with mock.patch("lusbio.cohorts.synthetic.can_encode", return_value=False):
+        made = simulate_cohort(tmp_path, **SMALL)
+    assert {path.suffix for path in made.video_paths()} == {".npy"}
+    assert hashes(simulate_cohort(tmp_path, **SMALL)) == hashes(made)  # av is there now
 
 
 def test_other_parameters_make_the_cohort_anew(tmp_path):

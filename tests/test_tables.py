@@ -13,6 +13,7 @@ from lusbio.files import file_sha256
 from lusbio.paths import ROOT
 from lusbio.runs import prepare_cohort
 from lusbio.tables import (
+    TRAINING_TIME,
     describe_absent,
     make_table1,
     make_table7,
@@ -64,6 +65,16 @@ def test_published_numbers_stand_beside_the_reproduced_ones():
     table = make_table1([made_up_decisions("biomarkers", "MLP", 0)], draws=10).set_index("metric")
     assert (table.loc["auc", "published_mean"], table.loc["accuracy", "published_sd"]) == (83.2, 2.0)
     assert len(read_published("table1")) == 134 and len(read_published("table2")) == 3
+
+
+def test_table1_has_the_minutes_of_training_and_other_tables_do_not():
+    rows = [made_up_decisions("biomarkers", "MLP", 0), made_up_decisions("end_to_end", "E2E", 1)]
+    free = replace(made_up_decisions("majority", "—", 2), minutes=0.0)
+    other = replace(rows[1], task="disease", minutes=2.5)
+    table = make_table1([*rows, other, free], draws=5)
+    assert table["minutes"].tolist() == [1.5] * 4 + [2.5] * 2 + [0.0] * 2
+    assert widen(table)[TRAINING_TIME].tolist() == ["1.50", "2.00 (194)", "—"]
+    assert TRAINING_TIME not in widen(make_table7(rows, 5))
 
 
 def test_a_class_that_nobody_has_leaves_a_number_and_is_said(prepared):

@@ -40,7 +40,8 @@ def simulate_cohort(
 
     Every video depends on nothing but the parameters and its own number, so any number of workers, in any order, give
     the same bytes. A killed call is taken up where it stopped; other parameters or another version of the simulator
-    make the cohort anew. On a machine without av the videos are arrays instead of mp4 files.
+    make the cohort anew. On a machine without av the videos are arrays instead of mp4 files; such a cohort stays as it
+    is when its folder is copied to a machine with av, so that the runs that came with it can be read there.
 
     Args:
         folder: Where ``cohort.csv``, ``truth.csv``, ``simulation.json`` and ``videos/`` go.
@@ -64,9 +65,11 @@ def simulate_cohort(
         raise LusbioError(f"frames is {frames}, expected fewest and most, at least 1")
     folder = Path(folder)
     recordings = simulate_recordings(patients, seed, probe)
-    suffix = ".mp4" if can_encode() else ".npy"
     parameters = {"code": code_fingerprint(*_CODE), "patients": patients, "seed": seed, "probe": probe, "size": size,
-                  "frames": list(frames), "suffix": suffix}  # fmt: skip
+                  "frames": list(frames)}  # fmt: skip
+    arrays = _read_parameters(folder) == parameters | {"suffix": ".npy"}
+    suffix = ".mp4" if can_encode() and not arrays else ".npy"
+    parameters["suffix"] = suffix
     _prepare_folder(folder, parameters)
     paths = {r.video_id: folder / "videos" / f"{r.video_id}{suffix}" for r in recordings}
     missing = [r for r in recordings if not paths[r.video_id].is_file()]
@@ -80,7 +83,7 @@ def simulate_cohort(
 def _prepare_folder(folder: Path, parameters: dict) -> None:
     """Keep what was made with the same parameters; clear what was made with others."""
     notes = folder / "simulation.json"
-    if notes.is_file() and json.loads(notes.read_text(encoding="utf-8")) == parameters:
+    if _read_parameters(folder) == parameters:
         return
     old = sorted(path for suffix in (".mp4", ".npy") for path in (folder / "videos").glob(f"*{suffix}"))
     tables = [name for name in ("cohort.csv", "truth.csv") if (folder / name).exists()]
@@ -92,6 +95,12 @@ def _prepare_folder(folder: Path, parameters: dict) -> None:
     for path in [folder / "cohort.csv", folder / "truth.csv", *old]:
         path.unlink(missing_ok=True)
     write_json(parameters, notes)
+
+
+def _read_parameters(folder: Path) -> dict | None:
+    """What the cohort of a folder was made with, if it says."""
+    notes = folder / "simulation.json"
+    return json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else None
 
 
 def _render_all(

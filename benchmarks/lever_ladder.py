@@ -1,0 +1,409 @@
+"""What helps on real patients? One lever at a time, on inner folds of COVID-BLUES; no test patient is looked at.
+
+Every rung trains on the training patients of a few run folds and is judged on their validation patients, with the
+weights of the last epoch, so that nothing is chosen there. About ten minutes a rung on one core, so it runs only
+when asked to; what is there already is not repeated:
+
+    LUSBIO_DATA=FOLDER .venv/bin/python benchmarks/lever_ladder.py --run
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from unittest import mock
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.callbacks import Callback
+
+from lusbio import assembly, clips, training
+from lusbio.cohorts.sources import load_cohort
+from lusbio.elsewhere import predict_cohort
+from lusbio.execution import execute_many
+from lusbio.files import atomic_path
+from lusbio.labels import BIOMARKER_TASK, encode_task
+from lusbio.paths import build_folder, figures_folder
+from lusbio.profiles import TrainingSettings, find_profile
+from lusbio.provenance import describe_origin, settle_initial_weights
+from lusbio.real_patients import FINDINGS
+from lusbio.runs import PreparedCohort, find_runs, prepare_cohort, training_code
+from lusbio.statistics import estimate, paired_difference
+from lusbio.tables import save_table
+from lusbio.videos import DecodedVideo, FrameCache
+from lusbio.vocabulary import BIOMARKER_NAMES
+from lusbio.weighted_metrics import weighted_auc, weighted_task_auc
+
+FOLDS = (0, 1)
+"""Run folds whose validation patients judge; those patients are tested in run folds 1 and 2."""
+
+SEVERITY = "lung_severity"
+CLIPS = (2, 8)
+"""Clips of a video that a prediction averages: as the profile has it, and more."""
+
+DARK = 8 / 255
+"""A row or column whose brightest mean pixel is darker lies outside the sector."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One lever.
+
+    Attributes:
+        name: One or a few words.
+        change: What is different from the rung it is compared with, in words.
+        task: What is trained.
+        start: ``"scratch"``, ``"simulated"`` or ``"self-supervised"`` (the last begins with the second).
+        training: Other settings than the profile's.
+        cropped: Whether frames are cut to the bounding box of the sector.
+        augmentation: ``"paper"`` or ``"depth"``.
+        ordinal: Whether the loss knows that grades have an order.
+    """
+
+    name: str
+    change: str
+    task: str = BIOMARKER_TASK
+    start: str = "simulated"
+    training: tuple[tuple[str, int], ...] = ()
+    cropped: bool = False
+    augmentation: str = "paper"
+    ordinal: bool = False
+
+    @property
+    def against(self) -> str | None:
+        """Name of the rung that it differs from in one thing."""
+        scratch, simulated = NAMES[self.task]
+        return None if self.name == scratch else scratch if self.name == simulated else simulated
+
+
+NAMES = {
+    BIOMARKER_TASK: ("from scratch", "from simulated"),
+    SEVERITY: ("severity from scratch", "severity from simulated"),
+}
+"""The two rungs that others are compared with, by task."""
+
+RUNGS = (
+    Rung("from scratch", "random weights", start="scratch"),
+    Rung("from simulated", "starts from a network of simulated convex patients"),
+    Rung("cropped to the sector", "black borders cut off", cropped=True),
+    Rung("depth kept", "no zoom, no rotation, sideways shifts only, gain by depth", augmentation="depth"),
+    Rung("15 frames", "15 frames instead of 8", training=(("frames", 15),)),
+    Rung("self-supervised", "first learns to tell the training videos apart, without labels", start="self-supervised"),
+    Rung("112 pixels", "112 pixels instead of 64", training=(("image_size", 112),)),
+    Rung("severity from scratch", "random weights", task=SEVERITY, start="scratch"),
+    Rung("severity from simulated", "starts from a network of simulated convex patients", task=SEVERITY),
+    Rung("ordinal loss", "distance of cumulative distributions instead of cross-entropy", task=SEVERITY, ordinal=True),
+)  # fmt: skip
+
+
+# --- the levers ---
+
+
+def keep_depth(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Augmentation that leaves depth alone: A-lines keep their distances, B-lines stay upright.
+
+    Args:
+        batch: float (B, T, 1, H, W), range [0, 1].
+        generator: On the CPU.
+
+    Returns:
+        The same shape: mirrored, shifted sideways by up to 5 %, brightened as in the paper, and brightened
+        or darkened by up to 20 % along a line or a bow in depth, each with probability 0.5.
+    """
+    maps, brightness = clips.draw_augmentation(len(batch), generator)
+    flip, shift = torch.sign(maps[:, 0, 0]), maps[:, 0, 2]
+    kept = torch.zeros_like(maps)
+    kept[:, 0, 0], kept[:, 0, 2], kept[:, 1, 1] = flip, shift, 1
+    moved = clips.apply_augmentation(batch, kept.to(batch.device), brightness.to(batch.device))
+    slope, bow = 0.2 * (torch.rand(2, len(batch), 1, generator=generator) * 2 - 1)
+    happens = torch.rand(len(batch), 1, generator=generator) < 0.5
+    depth = torch.linspace(-1, 1, batch.shape[-2])
+    gain = torch.where(happens, 1 + slope * depth + bow * (depth**2 - 0.5), 1.0)
+    return (moved * gain[:, None, None, :, None].to(batch.device)).clamp(0, 1)
+
+
+def earth_movers_loss(_, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Squared distance of cumulative distributions (B, K), summed over grades; a scalar.
+
+    Source: Hou, Yu and Samaras 2016, "Squared Earth Mover's Distance-based Loss".
+    """
+    given = F.one_hot(targets, logits.shape[1]).float().cumsum(1)
+    return (logits.float().softmax(1).cumsum(1) - given).square().sum(1).mean()
+
+
+def crop_to_sector(frames: np.ndarray, size: int) -> np.ndarray:
+    """Cut off what is black in the mean frame, and bring the rest to a size.
+
+    Args:
+        frames: uint8 (N, H, W).
+        size: Height and width of the result.
+
+    Returns:
+        uint8 (N, size, size).
+    """
+    mean = frames.mean(axis=0) / 255
+    rows, columns = (np.flatnonzero(mean.max(axis=axis) > DARK) for axis in (1, 0))
+    if not len(rows) or not len(columns):
+        return crop_to_sector(np.maximum(frames, 255), size)  # a black video stays whole
+    inside = torch.from_numpy(np.array(frames[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]))
+    resized = F.interpolate(inside[:, None].float(), size=(size, size), mode="bilinear", antialias=True)
+    return resized[:, 0].round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def tell_videos_apart(module: training.VideoModule, data: clips.ClipDataModule, steps: int = 160) -> None:
+    """Pretrain a network on its training videos without labels: two clips of a video are alike, others are not.
+
+    Args:
+        module: Its network is changed.
+        data: Its training rows are used, nothing else.
+        steps: Of 16 videos each.
+
+    Source: Chen et al. 2020, "SimCLR", normalised temperature-scaled cross-entropy, temperature 0.1.
+    """
+    rows = np.unique(data.sampler.rows)
+    projection = torch.nn.Sequential(torch.nn.Linear(512, 128), torch.nn.ReLU(), torch.nn.Linear(128, 64))
+    optimiser = torch.optim.Adam([*module.network.parameters(), *projection.parameters()], lr=3e-4)
+    rng, generator = np.random.default_rng(module.seed), torch.Generator().manual_seed(module.seed)
+    module.network.train()
+    for _ in range(steps):
+        drawn = np.tile(rng.choice(rows, size=16, replace=False), 2)
+        starts = rng.integers(0, data.sampler.strides[drawn])
+        batch = data.dataset.__getitems__(list(zip(drawn.tolist(), starts.tolist(), strict=True)))
+        seen = clips.augment_clips(training.to_unit_range(batch["clips"]), generator)
+        with torch.autocast(
+            "cpu", torch.bfloat16, enabled=training.choose_precision(torch.device("cpu")) != "32-true"
+        ):
+            vectors = F.normalize(projection(module.network.features(seen)).float(), dim=1)
+        likeness = (vectors @ vectors.T / 0.1).masked_fill(
+            torch.eye(len(vectors), dtype=torch.bool), -torch.inf
+        )
+        loss = F.cross_entropy(likeness, torch.arange(len(vectors)).roll(16))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+
+# --- climbing ---
+
+
+class LastEpoch(Callback):
+    """Predicts the validation videos with the weights of the last epoch, whichever epoch was best."""
+
+    def __init__(self, rows: np.ndarray, data: clips.ClipDataModule):
+        self.rows, self.data, self.probabilities = rows, data, {}
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        """Keep probabilities by number of clips."""
+        for n_clips in CLIPS:
+            loader = clips.evaluation_loader(self.data.dataset, self.rows, n_clips)
+            self.probabilities[n_clips] = training.predict(pl_module, loader, device=torch.device("cpu"))[0]
+
+
+@contextlib.contextmanager
+def pull(rung: Rung) -> Iterator[None]:
+    """Train with another augmentation or loss while the block lasts."""
+    with contextlib.ExitStack() as stack:
+        if rung.augmentation == "depth":
+            stack.enter_context(mock.patch.object(training, "augment_clips", keep_depth))
+        if rung.ordinal:
+            stack.enter_context(mock.patch.object(training.VideoModule, "loss", earth_movers_loss))
+        yield
+
+
+def prepare_rung(rung: Rung, settings: TrainingSettings) -> PreparedCohort:
+    """The patients as a rung sees them."""
+    changed = replace(settings, **dict(rung.training))
+    profile = replace(find_profile("laptop"), training=changed)
+    prepared = prepare_cohort(load_cohort("covid_blues", profile), profile)
+    if rung.cropped:
+        larger = FrameCache(build_folder("cache"), 2 * changed.image_size).prepare(
+            prepared.cohort.video_paths()
+        )
+        videos = [DecodedVideo(crop_to_sector(video.load(), changed.image_size)) for video in larger]
+        prepared = replace(prepared, videos=videos)
+    return prepared
+
+
+def train_rung(rung: Rung, fold: int, simulated: Sequence[str], weights: str) -> Path:
+    """Train a rung on one fold; what is there already is not repeated.
+
+    Args:
+        rung: The rung.
+        fold: Run fold.
+        simulated: Run ids of the networks of simulated patients, by fold.
+        weights: Initial weights of networks that start from no other.
+
+    Returns:
+        The file with the validation rows and their probabilities.
+    """
+    settings = find_profile("laptop").training
+    content = json.dumps([asdict(rung), fold, simulated[fold], weights, training_code("tsm_resnet18")])
+    path = build_folder("ladder") / f"{hashlib.sha256(content.encode()).hexdigest()[:12]}-fold{fold}.npz"
+    if path.exists():
+        return path
+    with training.one_thread(), pull(rung):
+        prepared = prepare_rung(rung, settings)
+        start = weights if rung.start == "scratch" else f"run:{simulated[fold]}"
+        spec = prepared.specs(rung.task, start)[fold]
+        rows, targets, _ = assembly.choose_rows(spec, prepared)
+        module, data, _ = assembly.assemble(spec, prepared, rows, targets)
+        if rung.start == "self-supervised":
+            tell_videos_apart(module, data)
+        watch, folder = LastEpoch(rows["val"], data), path.with_suffix("")
+        folder.mkdir(parents=True, exist_ok=True)
+        training.fit(module, data, folder, device=torch.device("cpu"), callbacks=[watch])
+        training.remove_checkpoints(folder)
+        folder.rmdir()
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, rows=rows["val"], **{f"clips_{n}": p for n, p in watch.probabilities.items()})
+    return path
+
+
+# --- judging ---
+
+Answer = tuple[np.ndarray, np.ndarray]
+"""Validation rows of a fold and probabilities."""
+
+
+def read_answers(paths: Sequence[Path], n_clips: int = CLIPS[0]) -> list[Answer]:
+    """What a rung said, fold by fold."""
+    found = [np.load(path) for path in paths]
+    return [(each["rows"], each[f"clips_{n_clips}"].astype(np.float64)) for each in found]
+
+
+def average_patient(answers: Sequence[Answer], groups: np.ndarray) -> list[Answer]:
+    """Half the video's own probabilities, half the mean over all places of the same patient."""
+    mixed = []
+    for rows, probabilities in answers:
+        frame = pd.DataFrame(probabilities)
+        mean = frame.groupby(groups[rows]).transform("mean").to_numpy()
+        mixed.append((rows, (probabilities + mean) / 2))
+    return mixed
+
+
+def judge(
+    name: str, change: str, answers: Sequence[Answer], reference: Sequence[Answer] | None, task: str,
+    prepared: PreparedCohort, draws: int,
+) -> list[dict]:  # fmt: skip
+    """One row per finding, or one for severity: AUC in percent and its difference to a reference, over patients."""
+    table, found = prepared.cohort.table, []
+    asked = {SEVERITY: encode_task(table, SEVERITY)} if task == SEVERITY else {
+        title: np.where(table[f.column].notna(), table[f.column] == 0, -1).astype(int) for title, f in FINDINGS.items()
+    }  # fmt: skip
+    measure = _measure_severity if task == SEVERITY else _measure_finding
+    for title, labels in asked.items():
+        tested = _select(answers, labels, title, table["group_id"].to_numpy())
+        auc = estimate(tested, draws, 0, measure)["auc"]
+        row = {"lever": name, "change": change, "asked": title, "auc": 100 * auc.value,
+               "ci_low": 100 * auc.low, "ci_high": 100 * auc.high}  # fmt: skip
+        if reference is not None:
+            before = _select(reference, labels, title, table["group_id"].to_numpy())
+            gain = paired_difference(tested, before, draws, 0, measure)["auc"]
+            row |= {"gain": 100 * gain.value, "gain_low": 100 * gain.low, "gain_high": 100 * gain.high}
+        patients = len({group for run in tested for group in run[2]})
+        found.append(row | {"videos": sum(len(run[0]) for run in tested), "patients": patients})
+    return found
+
+
+def _select(answers: Sequence[Answer], labels: np.ndarray, title: str, groups: np.ndarray) -> list[tuple]:
+    """Labels, scores and groups of the validation videos with a known label, fold by fold."""
+    tested = []
+    for rows, probabilities in answers:
+        rows, probabilities = rows[labels[rows] >= 0], probabilities[labels[rows] >= 0]
+        scores = probabilities if title == SEVERITY else 1 - probabilities[:, [_bit(title)]]
+        tested.append((labels[rows], scores, groups[rows]))
+    return tested
+
+
+def _bit(title: str) -> int:
+    return BIOMARKER_NAMES.index(FINDINGS[title].column)
+
+
+def _measure_severity(
+    labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    return {"auc": weighted_task_auc(labels, probabilities, weights)}
+
+
+def _measure_finding(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    return {"auc": weighted_auc(scores[:, 0], labels.astype(bool), weights)}
+
+
+def main() -> None:
+    """Climb, and write ``lever_ladder.csv`` and ``.md`` beside the tables of profile ``laptop``."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", action="store_true", help="about ten minutes a rung on one core")
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    if not options.run:
+        print(f"{len(RUNGS)} rungs, {len(FOLDS)} trainings each: run with --run")
+        return
+    profile = find_profile("laptop")
+    real = prepare_cohort(load_cohort("covid_blues", profile, options.jobs), profile, options.jobs)
+    convex = prepare_cohort(load_cohort("synthetic_convex", profile, options.jobs), profile, options.jobs)
+    weights = settle_initial_weights(real)
+    specs = convex.specs(BIOMARKER_TASK, weights)
+    execute_many(specs, convex, options.jobs)
+    ids = [spec.run_id for spec in specs]
+    work = [(rung, fold) for rung in RUNGS for fold in FOLDS]
+    done = joblib.Parallel(n_jobs=options.jobs, return_as="generator")(
+        joblib.delayed(train_rung)(rung, fold, ids, weights) for rung, fold in work
+    )
+    paths: dict[str, list[Path]] = {}
+    rows = []
+    for (rung, fold), path in zip(work, done, strict=True):
+        paths.setdefault(rung.name, []).append(path)
+        if fold == FOLDS[-1]:
+            answers = read_answers(paths[rung.name])
+            reference = read_answers(paths[rung.against]) if rung.against else None
+            rows += judge(
+                rung.name, rung.change, answers, reference, rung.task, real, profile.bootstrap_draws
+            )
+            for row in rows[-2:]:
+                print({k: v if isinstance(v, str | int) else round(v, 1) for k, v in row.items()}, flush=True)
+    rows += judge_without_training(paths, find_runs(specs), real, profile.bootstrap_draws)
+    table = pd.DataFrame(rows)
+    print(table.round(1).to_string())
+    save_table(
+        table, figures_folder(profile.name, real.cohort.name), "lever_ladder", title="What helps on real patients",
+        origin=describe_origin(real, find_runs(specs)), shown=table, note=NOTE,
+    )  # fmt: skip
+
+
+NOTE = (
+    "AUC in percent. Validation patients of two run folds, never test patients of the same run; weights of the last "
+    "epoch. Gain: paired with the rung that it differs from in one thing. 95 % intervals over patients. Kept would be "
+    "a lever whose gain has an interval that excludes 0."
+)
+
+
+def judge_without_training(paths, simulated, real: PreparedCohort, draws: int) -> list[dict]:
+    """Levers that need no training: more clips, the patient's other places, frozen and adapted together."""
+    groups = real.cohort.table["group_id"].to_numpy()
+    adapted = read_answers(paths["from simulated"])
+    severity = read_answers(paths["severity from simulated"])
+    frozen = np.nanmean([predict_cohort(run, real, CLIPS[0]) for run in simulated], axis=0)
+    alone = [(rows, frozen[rows]) for rows, _ in adapted]
+    fused = [(rows, (frozen[rows] + p) / 2) for rows, p in adapted]
+    more, per_patient = f"{CLIPS[1]} clips instead of {CLIPS[0]}", "half from the patient's other places"
+    tried = [
+        ("more clips", more, read_answers(paths["from simulated"], CLIPS[1]), adapted, BIOMARKER_TASK),
+        ("more clips", more, read_answers(paths["severity from simulated"], CLIPS[1]), severity, SEVERITY),
+        ("places together", per_patient, average_patient(adapted, groups), adapted, BIOMARKER_TASK),
+        ("places together", per_patient, average_patient(severity, groups), severity, SEVERITY),
+        ("frozen", "never saw a real video", alone, adapted, BIOMARKER_TASK),
+        ("fused", "mean of frozen and adapted", fused, adapted, BIOMARKER_TASK),
+    ]
+    return [row for lever in tried for row in judge(*lever, real, draws)]
+
+
+if __name__ == "__main__":
+    main()
