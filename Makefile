@@ -93,6 +93,11 @@ $(PAPER:%=$(OUT)/%.ipynb): $(OUT)/%.ipynb: notebooks/%.ipynb $(PACKAGE) $(OUT)/i
 $(OUT)/02_biomarkers.ipynb: | $(OUT)/01_cohort.ipynb
 $(patsubst %,$(OUT)/%.ipynb,$(filter-out 01_cohort 02_biomarkers,$(PAPER))): $(OUT)/02_biomarkers.ipynb
 
+# Table 3 takes the mixed networks that 07 trains.
+ifeq ($(COHORT),covid_blues)
+$(OUT)/04_generalization.ipynb: | $(OUT)/07_real_patients.ipynb
+endif
+
 # One page with everything that the notebooks made, in the paper's order.
 $(PAGE): $(PAPER:%=$(OUT)/%.ipynb) lusbio/paper_page.css
 	@$(RUN) -m lusbio.paper_page --profile $(PROFILE) --cohort '$(SAFE_COHORT)'

@@ -38,6 +38,9 @@ FUSED = "fused_biomarkers"
 FROM_SIMULATED = "pretrained_on_simulated"
 """A network trained for severity that started from a biomarker network of simulated videos."""
 
+ALL_PLACES = "_all_places"
+"""Ends the name of what also heeds the patient's other places, see ``real_patients_decisions.share_places``."""
+
 RATED_BITS = "raters_two_bits"
 """What the human raters said: A-lines or none, B-lines or none."""
 

@@ -30,6 +30,7 @@ from lusbio.leakage import PIXELS, make_throwaway_model
 from lusbio.mixed import MixedCohort, list_mixed_runs
 from lusbio.real_patients import (
     ADAPTED,
+    ALL_PLACES,
     FINDINGS,
     FROM_SIMULATED,
     QUESTIONS,
@@ -44,6 +45,9 @@ from lusbio.real_patients import (
 )
 from lusbio.runs import PreparedCohort, Run, find_runs
 from lusbio.vocabulary import BIOMARKER_NAMES
+
+SHARED = ((FROM_SIMULATED, NETWORK), (ADAPTED, CHOSEN))
+"""Ways to decide severity that are also shown with the patient's other places heeded: a network, and experts."""
 
 LINEAR = "LR"
 """Classifier name of the logistic regression of ``leakage``."""
@@ -156,7 +160,8 @@ def decide_task(
 
     Returns:
         One row's decisions each: networks; the experts on features and biomarkers, after them the one
-        that validated best (classifier ``CHOSEN``); the raters' two bits; the floors; class frequencies.
+        that validated best (classifier ``CHOSEN``); for severity two of these with the patient's other places
+        heeded; the raters' two bits; the floors; class frequencies.
     """
     prepared, question = material.prepared, QUESTIONS.get(task)
     networks = material.networks[question.column if question else task]
@@ -167,6 +172,8 @@ def decide_task(
         rows += [*found, _choose(found)]
     if task == PRETRAINED_TASK:
         rows.append(replace(decide_end_to_end(material.from_simulated, prepared), features=FROM_SIMULATED))
+        heeding = [row for row in rows if (row.features, row.classifier) in SHARED]
+        rows += map(share_places, heeding)
     rows += decide_with_experts(material.bits, task, prepared, jobs, experts=[ANCHOR_EXPERT])
     return [*rows, *decide_floors(material, task, jobs), decide_by_majority(material.own, task, prepared)]
 
@@ -245,6 +252,31 @@ def _answer(networks: Sequence[Run], task: str, material: Material) -> Decisions
 def _no_or_yes(p: np.ndarray) -> np.ndarray:
     """Probabilities of no and yes, (V, 2), from those of yes, (V,)."""
     return np.column_stack([1 - p, p])
+
+
+def share_places(row: Decisions) -> Decisions:
+    """Half of a video's probabilities its own, half the mean over all videos of the same patient.
+
+    The places of a chest fall ill together. No label is used, only which videos are of one patient.
+
+    Args:
+        row: Decisions about videos, of a task that is about videos.
+
+    Returns:
+        The row under a name of its own, with as many entries.
+
+    Source: engineering choice, tried with other levers on inner folds (``benchmarks/lever_ladder.py``).
+    """
+    folds, validated = (tuple(map(_share_within, results)) for results in (row.folds, row.validated))
+    return replace(row, features=row.features + ALL_PLACES, folds=folds, validated=validated)
+
+
+def _share_within(fold: FoldResult) -> FoldResult:
+    _, of_video = np.unique(fold.groups, return_inverse=True)
+    sums = np.zeros((of_video.max() + 1, fold.probabilities.shape[1]))
+    np.add.at(sums, of_video, fold.probabilities)
+    means = (sums / np.bincount(of_video)[:, None])[of_video]
+    return replace(fold, probabilities=(fold.probabilities + means) / 2)
 
 
 def aggregate_patients(row: Decisions) -> Decisions:

@@ -19,6 +19,7 @@ FEATURE_COLOURS = {
     "trainee_biomarkers": "#56b4e9",
     "frozen_biomarkers": "#332288", "adapted_biomarkers": "#117733", "mixed_biomarkers": "#882255",
     "fused_biomarkers": "#d6409f", "pretrained_on_simulated": "#7d6bd0", "raters_two_bits": "#8c6510",
+    "adapted_biomarkers_all_places": "#4a7d1e", "pretrained_on_simulated_all_places": "#5a3fb0",
     "pooled_pixels": "#4f5d6b", "metadata": "#87919b", "file_metadata": "#7a6a58", "source_id": "#b06a3b",
 }  # fmt: skip
 """Apart for colour-blind eyes too; floors are greys and browns. Source: Okabe and Ito, pink and orange darker, to be

@@ -46,6 +46,8 @@ FEATURE_TITLES = {
     "mixed_biomarkers": "biomarkers, learnt from real and simulated patients",
     "fused_biomarkers": "biomarkers, frozen and adapted side by side",
     "pretrained_on_simulated": "pretrained on simulated patients",
+    "adapted_biomarkers_all_places": "biomarkers, adapted; the patient's other places heeded",
+    "pretrained_on_simulated_all_places": "pretrained on simulated patients; other places heeded",
     "raters_two_bits": "anchor: the raters' two bits",
     "pooled_pixels": "floor: pooled pixels",
     "metadata": "floor: metadata",

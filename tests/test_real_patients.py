@@ -37,12 +37,14 @@ from lusbio.real_patients import (
     take_rated_bits,
 )
 from lusbio.real_patients_decisions import (
+    SHARED,
     Material,
     aggregate_patients,
     decide_finding,
     decide_floors,
     decide_task,
     leave_out,
+    share_places,
 )
 from lusbio.real_patients_tables import (
     EVERYBODY,
@@ -414,6 +416,24 @@ def test_videos_that_are_told_apart_by_nothing_make_patients_that_are_not():
     fold = FoldResult(np.arange(21), labels, np.full((21, 2), [0.1 + 0.6, 0.3]), groups)
     (result,) = aggregate_patients(Decisions("f", "c", "t", (fold,), (), 0.0, ("no", "yes"))).folds
     assert len(np.unique(result.probabilities, axis=0)) == 1
+
+
+def test_other_places_of_a_patient_count_as_much_as_the_video_itself():
+    rng = np.random.default_rng(0)
+    groups = rng.choice(list("abcd"), 20)
+    fold = FoldResult(np.arange(20), rng.integers(0, 4, 20), rng.dirichlet(np.ones(4), 20), groups)
+    row = share_places(Decisions("f", "c", "t", (fold,), (fold,), 0.0, tuple("0123")))
+    assert row.features == "f_all_places"
+    for k in range(20):
+        mean = np.mean([fold.probabilities[j] for j in range(20) if groups[j] == groups[k]], axis=0)
+        np.testing.assert_allclose(row.folds[0].probabilities[k], (fold.probabilities[k] + mean) / 2)
+    np.testing.assert_array_equal(row.folds[0].labels, fold.labels)
+
+
+def test_places_are_shared_for_severity_alone(decided):
+    heeded = [(row.task, row.features) for row in decided if row.features.endswith("_all_places")]
+    assert set(heeded) == {("lung_severity", f"{name}_all_places") for name, _ in SHARED}
+    assert len(heeded) == len(SHARED)
 
 
 def test_what_differs_within_a_patient_is_not_about_patients():
