@@ -12,15 +12,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from _measure import Finding, median_ratio, report, time_in_turn
-from _training import make_cohort
 
 from lusbio import training
 from lusbio.assembly import make_network
 from lusbio.clips import EVALUATION_BATCH, ClipDataset, evaluation_loader
+from lusbio.cohorts.synthetic import simulate_cohort
 from lusbio.experts import fit_expert, save_expert
 from lusbio.files import write_json
 from lusbio.labels import BIOMARKER_TASK
 from lusbio.models.weights import save_weights
+from lusbio.paths import build_folder
 from lusbio.profiles import PROFILES
 from lusbio.runs import RunSpec
 from lusbio.scoring import (
@@ -182,7 +183,8 @@ def time_scoring(paths: dict[str, Path], model: Model) -> tuple[list[Finding], d
 def main() -> None:
     """Measure, print and write."""
     torch.set_num_threads(os.cpu_count())
-    cohort = make_cohort(patients=4, size=224)
+    folder = build_folder("benchmarks", "cohort_of_the_paper_s_size")
+    cohort = simulate_cohort(folder, patients=3, size=224, frames=(60, 150), jobs=os.cpu_count() or 1)
     paths = dict(zip(cohort.table["video_id"], cohort.video_paths(), strict=True))
     paths = {name: paths[name] for name in list(paths)[:VIDEOS]}
     with tempfile.TemporaryDirectory() as folder:

@@ -9,8 +9,7 @@ from lusbio.errors import LusbioError
 from lusbio.grid import PRETRAINED_TASK
 from lusbio.labels import BIOMARKER_TASK
 from lusbio.runs import PreparedCohort, Run
-from lusbio.vocabulary import BIOMARKER_GROUPS, BIOMARKER_NAMES
-from lusbio.vocabulary import BIOMARKERS as ALL_BIOMARKERS
+from lusbio.vocabulary import BIOMARKER_NAMES
 
 END_TO_END = "end_to_end"
 """Features of a network trained for the task itself (Table 1's name for the rows)."""
@@ -112,9 +111,9 @@ def take_rated_biomarkers(runs: Sequence[Run], prepared: PreparedCohort, *, true
         true: The simulator's truth instead of the trainee's labels.
 
     Returns:
-        The evidence; 0.5 where unknown, and throughout for biomarkers that are unknown in some videos whose group
-        was rated: *that* they are unknown follows from other labels (of COVID-BLUES, from severity) and would
-        give those away.
+        The evidence; 0.5 where unknown, and throughout for biomarkers that are unknown in some of the videos with
+        any label: *that* they are unknown follows from other labels (of COVID-BLUES, from severity) and would give
+        those away.
 
     Raises:
         LusbioError: If the truth is asked for and the cohort has none.
@@ -125,11 +124,8 @@ def take_rated_biomarkers(runs: Sequence[Run], prepared: PreparedCohort, *, true
             raise LusbioError(f"cohort {prepared.cohort.name!r} has no truth: its patients are not simulated")
         table = prepared.cohort.truth.set_index("video_id").loc[table["video_id"]]
     values = table[names].to_numpy(np.float64, copy=True)
-    groups = np.array([b.group for b in ALL_BIOMARKERS])
-    for group in BIOMARKER_GROUPS:
-        columns = np.flatnonzero(groups == group)
-        unknown = np.isnan(values[:, columns])
-        values[:, columns[unknown[~unknown.all(1)].any(0)]] = np.nan
+    unknown = np.isnan(values)
+    values[:, unknown[~unknown.all(1)].any(0)] = np.nan
     values = fill_masked(values)
     return Evidence(TRUE_BIOMARKERS if true else TRAINEE_BIOMARKERS, tuple(runs), (values,) * len(runs))
 

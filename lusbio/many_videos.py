@@ -1,6 +1,7 @@
 """Many videos that are looked at once: a few at a time, decoded, shown to a network and forgotten."""
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,9 +42,11 @@ def look_at_each(
 ) -> Iterator[np.ndarray | VideoError]:
     """Decode videos and do something with the frames of each, on all cores.
 
-    A thread decodes a video, looks at it and forgets the frames; meanwhile others do the same with
-    the next videos. Each computes with one thread of torch, so that what is found in a video depends
-    neither on the videos beside it nor on the number of cores.
+    A thread decodes a video, looks at it and forgets the frames; meanwhile others look at other
+    videos. Each computes with one thread of torch, so that what is found in a video depends neither
+    on the videos beside it nor on the number of cores. They take turns at decoding, which is short
+    beside a network and in parallel costs several times as much: ``decode_video`` holds off garbage
+    collections that hold up everybody, and two at once get in each other's way.
 
     Args:
         paths: Video files; any number of them.
@@ -57,9 +60,12 @@ def look_at_each(
 
     from lusbio.training import one_thread
 
+    turn = threading.Lock()
+
     def decode_and_look(path: Path) -> np.ndarray | VideoError:
         try:
-            frames = decode_video(path, size)
+            with turn:
+                frames = decode_video(path, size)
         except VideoError as error:
             return error
         return look(frames)

@@ -288,11 +288,21 @@ def score_in_blocks(paths: dict[str, Path], model: Model) -> Iterator[pd.DataFra
 
 
 def _find_in_each(paths: Iterable[Path], model: Model) -> Iterator[np.ndarray | VideoError]:
-    """Biomarkers (38,) of each video, or why it does not decode."""
+    """Biomarkers (38,) of each video, or why it does not decode.
+
+    The network sees one clip at a time, whose activations stay in a core's cache, and each once: in a
+    short video several of the evaluation clips are the same.
+    """
+    from lusbio import clips
+
     module, settings = _load_module(model), model.settings
 
     def find(frames: np.ndarray) -> np.ndarray:
-        return _predict(module, [DecodedVideo(frames)], model, settings.evaluation_clips)[0]
+        starts = clips.evaluation_starts(len(frames), settings.frames, settings.evaluation_clips)
+        starts, times = np.unique(starts, return_counts=True)
+        dataset = _make_dataset([DecodedVideo(frames)] * len(starts), model)
+        one_by_one = (dataset.__getitems__([item]) for item in enumerate(starts.tolist()))
+        return np.average(_predict(module, one_by_one, model), axis=0, weights=times)
 
     return look_at_each(paths, settings.image_size, find)
 
@@ -334,17 +344,26 @@ def predict_videos(videos: Sequence[CachedVideo | DecodedVideo], model: Model, n
     Returns:
         Probabilities, float64 (V, K); NaN for biomarkers that the model never learnt.
     """
-    return _predict(_load_module(model), videos, model, n_clips)
+    from lusbio import clips
+
+    loader = clips.evaluation_loader(_make_dataset(videos, model), np.arange(len(videos)), n_clips)
+    return _predict(_load_module(model), loader, model)
 
 
-def _predict(module, videos: Sequence[CachedVideo | DecodedVideo], model: Model, n_clips: int) -> np.ndarray:
+def _make_dataset(videos: Sequence[CachedVideo | DecodedVideo], model: Model):
+    """The clips of videos without labels."""
     import torch
 
-    from lusbio import clips, training
+    from lusbio import clips
 
-    dataset = clips.ClipDataset(videos, torch.full((len(videos),), -1), model.settings.frames)
-    loader = clips.evaluation_loader(dataset, np.arange(len(videos)), n_clips)
-    probabilities = training.predict(module, loader, device=module.device)[0].astype(np.float64)
+    return clips.ClipDataset(videos, torch.full((len(videos),), -1), model.settings.frames)
+
+
+def _predict(module, batches: Iterable[dict], model: Model) -> np.ndarray:
+    """Probabilities, float64 (rows, K), averaged over the clips of a row; NaN for what was never learnt."""
+    from lusbio import training
+
+    probabilities = training.predict(module, batches, device=module.device)[0].astype(np.float64)
     probabilities[:, np.isin(model.spec.outputs, model.masked)] = np.nan
     return probabilities
 

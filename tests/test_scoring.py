@@ -83,9 +83,9 @@ def test_a_run_scores_as_it_predicted(cohort):
 
 @pytest.fixture
 def videos(tmp_path):
-    """Five videos: fewer frames than a clip, one, many, one like another."""
+    """Five videos of many frames, of one, and of seven, whose four clips are three."""
     paths = {}
-    for name, n_frames in (("long", 50), ("single", 1), ("short", 3), ("odd", 17), ("same", 50)):
+    for name, n_frames in (("long", 50), ("single", 1), ("short", 7), ("odd", 17), ("same", 50)):
         frames = np.random.default_rng(n_frames).integers(0, 256, (n_frames, 40, 48), np.uint8)
         paths[name] = tmp_path / f"{name}.npy"
         np.save(paths[name], frames)
