@@ -205,12 +205,13 @@ def _train(options: argparse.Namespace) -> None:
 
 def run_score(options: argparse.Namespace) -> None:
     """``lusbio score``: CSV on standard output."""
-    from lusbio.scoring import find_model, find_videos, score_videos
+    from lusbio.scoring import find_model, find_videos, score_in_blocks
 
     videos, model = find_videos(options.videos), find_model(options.model)
     print(f"scored with {model.folder.name}, trained on {model.spec.cohort}", file=sys.stderr)
-    scores = score_videos(videos, model)
-    scores.to_csv(sys.stdout, index=False, float_format="%.4f", lineterminator="\n")
+    for number, scores in enumerate(score_in_blocks(videos, model)):
+        scores.to_csv(sys.stdout, index=False, header=not number, float_format="%.4f", lineterminator="\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -100,12 +100,18 @@ def train_final(prepared: PreparedCohort, folder: Path, initial_weights: str) ->
 
 
 def _best_expert(run: Run, task: str, prepared: PreparedCohort) -> tuple[Expert, dict[str, float]]:
-    """The expert with the best validation accuracy of all seven; its validation metrics, and on whom."""
+    """The expert with the best validation AUC of all seven; its validation metrics, and on whom.
+
+    Probabilities are handed out, so ranks count: by accuracy a tree may win that knows 0 and 1 only. Equal or
+    undefined AUC: the more accurate one.
+    """
     features, labels = handed_over(run), encode_task(prepared.cohort.table, task)
     val = (run.splits == "val") & (labels >= 0)
     fitted = fit_experts(run, task, prepared)
-    best = max(fitted, key=lambda expert: expert.validation_accuracy)
-    metrics = task_metrics(labels[val], best.predict_probabilities(features[val]))
+    measured = [task_metrics(labels[val], expert.predict_probabilities(features[val])) for expert in fitted]
+    ranks = [(np.nan_to_num(metrics["auc"], nan=-1), metrics["accuracy"]) for metrics in measured]
+    chosen = ranks.index(max(ranks))
+    best, metrics = fitted[chosen], measured[chosen]
     quality = {name: round(metrics[name], 4) for name in ("auc", "accuracy", "f1")}
     majority = round(
         float(np.bincount(labels[val]).max() / val.sum()), 4

@@ -206,3 +206,18 @@ def test_score_writes_csv_to_standard_output(model_folder, tmp_path, capsys):
     header, row = capsys.readouterr().out.splitlines()
     assert header.split(",")[0] == "video_id" and len(header.split(",")) == len(row.split(",")) == 39 + 15
     assert row.startswith("bar,")
+
+
+def test_one_broken_video_costs_the_command_no_row_of_the_others(model_folder, videos, tmp_path, capsys):
+    encode_video(moving_bar(), tmp_path / "good.mp4", 25)
+    broken = broken_files(tmp_path, tmp_path / "good.mp4")
+    cut = next(
+        path
+        for name, path in broken.items()
+        if path.suffix == ".mp4" and path.is_file() and path.stat().st_size
+    )
+    places = [str(path) for path in (*videos.values(), cut)]
+    assert main(["score", *places, "--model", str(model_folder)]) == 1
+    said = capsys.readouterr()
+    assert [line.split(",")[0] for line in said.out.splitlines()] == ["video_id", *videos]
+    assert str(cut) in said.err
