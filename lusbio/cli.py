@@ -182,18 +182,18 @@ def run_train(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from lusbio.cohorts.sources import load_cohort
     from lusbio.execution import execute_many
+    from lusbio.final import default_model_folder, train_final
     from lusbio.grid import list_grid, list_specs
     from lusbio.models import OTHER_BACKBONE, USUAL_BACKBONE
     from lusbio.provenance import settle_initial_weights
     from lusbio.runs import prepare_cohort
-    from lusbio.scoring import default_model_folder, train_final
 
     profile = find_profile(options.profile)
     cohort = load_cohort(options.cohort, profile, options.jobs)
     prepared = prepare_cohort(cohort, profile, options.jobs, protocol="final" if options.final else None)
     if options.final:
         folder = options.out or default_model_folder(cohort.name, profile.name)
-        train_final(prepared, folder, settle_initial_weights(prepared, say=_say))
+        train_final(prepared, folder, settle_initial_weights(prepared, say=_say), options.jobs, _say)
         print(folder)
         return
     backbones = (USUAL_BACKBONE,) if options.table1 else (USUAL_BACKBONE, OTHER_BACKBONE)

@@ -8,32 +8,23 @@ run can be scored with too; it has no experts.
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from lusbio.cohorts.folder import videos_below
-from lusbio.decisions import fit_experts
 from lusbio.errors import CohortError, LusbioError, VideoError
-from lusbio.evidence import fill_masked, handed_over
-from lusbio.execution import execute_many
-from lusbio.experts import Expert, load_expert, save_expert
-from lusbio.files import write_json
-from lusbio.grid import find_tasks
-from lusbio.labels import BIOMARKER_TASK, encode_task
+from lusbio.evidence import fill_masked
+from lusbio.experts import Expert, load_expert
+from lusbio.labels import BIOMARKER_TASK
 from lusbio.many_videos import check_files, look_at_each
-from lusbio.metrics import biomarker_metrics, task_metrics
 from lusbio.models import USUAL_BACKBONE
-from lusbio.paths import build_folder
 from lusbio.profiles import TrainingSettings
 from lusbio.runs import (
-    PreparedCohort,
-    Run,
     RunSpec,
     is_finished,
-    labels_of,
     load_run,
     runs_folder,
     training_code,
@@ -47,90 +38,6 @@ WEIGHTS_FILE = "weights.safetensors"
 BLOCK = 16
 """Videos that are handed over at a time when many are scored: experts take one or sixteen rows in about
 the same time. (Engineering choice.)"""
-
-LIMITS = (
-    "For research only; not a medical device. Trained on one cohort: probabilities do not carry over to other "
-    "probes, presets or populations without a check. Biomarkers listed as masked, and classes listed as never "
-    "learnt, have no probability: empty is not zero. Quality under validation is of the patients that the epoch and "
-    "the experts were chosen on: optimistic."
-)
-
-
-def train_final(prepared: PreparedCohort, folder: Path, initial_weights: str) -> dict:
-    """Fit the biomarker network and the experts with nobody held out for testing, for use on others.
-
-    A fifth of the patients chooses the epoch, the fit and, per task, the expert; everybody else is
-    trained on. What the card says of quality is measured on that fifth: it is optimistic, and the
-    tables of the paper, from patients that nothing was chosen on, are what to quote.
-
-    Args:
-        prepared: A cohort prepared with protocol ``"final"``.
-        folder: The model folder to write; ``card.json`` comes last.
-        initial_weights: See ``RunSpec``.
-
-    Returns:
-        The content of ``card.json``.
-
-    Raises:
-        LusbioError: If there is nothing to learn.
-    """
-    learnable, reasons = find_tasks(prepared)
-    if BIOMARKER_TASK not in learnable:
-        raise LusbioError(f"cohort {prepared.cohort.name!r}: {reasons[BIOMARKER_TASK]}")
-    folder.mkdir(parents=True, exist_ok=True)  # before the training, which takes long, not after it
-    (folder / CARD_FILE).unlink(missing_ok=True)
-    (run,) = execute_many(prepared.specs(BIOMARKER_TASK, initial_weights), prepared)
-    experts = {}
-    for task in learnable[1:]:
-        expert, quality = _best_expert(run, task, prepared)
-        save_expert(expert, folder / f"{task}.skops")
-        never = [TASKS[task].classes[k] for k in _never_learnt(expert)]
-        experts[task] = {"expert": expert.name, "classes": list(TASKS[task].classes), "never_learnt": never,
-                         "validation": quality}  # fmt: skip
-    (folder / WEIGHTS_FILE).write_bytes((run.folder / WEIGHTS_FILE).read_bytes())
-    card = {
-        "cohort": prepared.cohort.name, "simulated": prepared.cohort.simulated, "notes": list(prepared.cohort.notes),
-        "videos": run.info["videos"], "run": run.folder.name, "network": asdict(run.spec),
-        "initial_weights": run.info["initial_weights"], "masked": run.info["masked"],
-        "validation": _biomarker_quality(run, prepared), "experts": experts, "limits": LIMITS,
-        "versions": run.info["versions"],
-    }  # fmt: skip
-    write_json(card, folder / CARD_FILE)
-    return card
-
-
-def _best_expert(run: Run, task: str, prepared: PreparedCohort) -> tuple[Expert, dict[str, float]]:
-    """The expert with the best validation AUC of all seven; its validation metrics, and on whom.
-
-    Probabilities are handed out, so ranks count: by accuracy a tree may win that knows 0 and 1 only. Equal or
-    undefined AUC: the more accurate one.
-    """
-    features, labels = handed_over(run), encode_task(prepared.cohort.table, task)
-    val = (run.splits == "val") & (labels >= 0)
-    fitted = fit_experts(run, task, prepared)
-    measured = [task_metrics(labels[val], expert.predict_probabilities(features[val])) for expert in fitted]
-    ranks = [(np.nan_to_num(metrics["auc"], nan=-1), metrics["accuracy"]) for metrics in measured]
-    chosen = ranks.index(max(ranks))
-    best, metrics = fitted[chosen], measured[chosen]
-    quality = {name: round(metrics[name], 4) for name in ("auc", "accuracy", "f1")}
-    majority = round(
-        float(np.bincount(labels[val]).max() / val.sum()), 4
-    )  # what always saying the same would get
-    patients = int(prepared.cohort.table["patient_id"][val].nunique())
-    return best, {**quality, "majority_accuracy": majority, "videos": int(val.sum()), "patients": patients}
-
-
-def _never_learnt(expert: Expert) -> np.ndarray:
-    """Classes of its task that no training patient of an expert had, int64."""
-    return np.setdiff1d(np.arange(expert.n_classes), expert.model.classes_)
-
-
-def _biomarker_quality(run: Run, prepared: PreparedCohort) -> dict[str, float]:
-    labels = labels_of(run, prepared)
-    rows = (run.splits == "val") & ~np.isnan(labels).all(1)
-    return {
-        k: round(float(v), 4) for k, v in biomarker_metrics(labels[rows], run.probabilities[rows]).items()
-    }
 
 
 @dataclass(frozen=True)
@@ -321,9 +228,21 @@ def _ask_experts(found: dict[str, np.ndarray], model: Model) -> pd.DataFrame:
     for task, expert in model.experts.items():
         names = [f"{task}={name}" for name in TASKS[task].classes]
         decided = expert.predict_probabilities(fill_masked(probabilities))
-        decided[:, _never_learnt(expert)] = np.nan
+        decided[:, find_never_learnt(expert)] = np.nan
         scores[names] = decided
     return scores
+
+
+def find_never_learnt(expert: Expert) -> np.ndarray:
+    """Classes of its task that no training patient of an expert had.
+
+    Args:
+        expert: Fitted.
+
+    Returns:
+        Their numbers, int64.
+    """
+    return np.setdiff1d(np.arange(expert.n_classes), expert.model.classes_)
 
 
 def find_biomarkers(videos: Sequence[CachedVideo | DecodedVideo], model: Model) -> np.ndarray:
@@ -396,8 +315,3 @@ def load_network(model: Model):
     network = make_network(model.spec.backbone, len(model.spec.outputs), model.settings.frames)
     load_weights(network, model.folder / WEIGHTS_FILE)
     return network.eval()
-
-
-def default_model_folder(cohort: str, profile: str) -> Path:
-    """Where ``lusbio train --final`` writes unless told otherwise."""
-    return build_folder("models", f"{cohort}-{profile}")

@@ -13,6 +13,7 @@ from lusbio.cli import main
 from lusbio.errors import CohortError, LusbioError
 from lusbio.evidence import fill_masked
 from lusbio.execution import execute
+from lusbio.final import train_final
 from lusbio.labels import BIOMARKER_TASK
 from lusbio.runs import prepare_cohort
 from lusbio.scoring import (
@@ -21,7 +22,6 @@ from lusbio.scoring import (
     find_videos,
     score_in_blocks,
     score_videos,
-    train_final,
 )
 from lusbio.videos import DecodedVideo, decode_video, encode_video
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS

@@ -134,7 +134,7 @@ LAYERS = (
     "assembly grid mixed",
     "evidence execution",
     "decisions provenance scoring transfer",
-    "tables biomarker_tables routes elsewhere",
+    "tables biomarker_tables routes elsewhere final",
     "comparison label_efficiency agreement importance closer_look explanations generalization",
     "leakage leakage_tables",
     "real_patients real_patients_decisions real_patients_tables",
