@@ -50,7 +50,7 @@ def plot_results(table: pd.DataFrame, task: str, metric: str, *, ax: Axes) -> Ax
     ax.hlines(y, rows["ci_low"], rows["ci_high"], color=colours, lw=2)
     ax.scatter(rows["mean"], y, c=colours, s=20, zorder=3)
     ax.scatter(rows["published_mean"], y, facecolors="none", edgecolors=INK, s=26, lw=0.8, zorder=4)
-    titles = {name: (f"{feature_title(name)} (not for this task)", SOFT) for name in table["features"]}
+    titles = {name: (f"{feature_title(name)} (not here)", SOFT) for name in table["features"]}
     titles |= {name: (feature_title(name), feature_colour(name)) for name in rows["features"]}
     _name_rows(places, titles, ax)
     if "auc" in metric:

@@ -65,7 +65,7 @@ def test_a_row_of_results_lies_at_the_same_height_for_every_task():
     assert heights[0][60.0] == heights[1][61.0] and heights[0][63.0] == heights[1][64.0]
     assert axes[0].get_ylim() == axes[1].get_ylim()
     assert [text.get_text() for text in axes[1].texts] == [
-        "end-to-end", "pretrained on biomarkers (not for this task)", "biomarkers",
+        "end-to-end", "pretrained on biomarkers (not here)", "biomarkers",
     ]  # fmt: skip
     plt.close(figure)
 
