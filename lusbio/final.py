@@ -16,11 +16,11 @@ from lusbio.files import write_json
 from lusbio.grid import find_tasks
 from lusbio.labels import BIOMARKER_TASK, encode_task
 from lusbio.metrics import biomarker_metrics, task_metrics
-from lusbio.mixed import keep_real, list_mixed_runs, mix_cohorts
+from lusbio.mixed import find_one_sided, keep_real, list_mixed_runs, mix_cohorts
 from lusbio.paths import build_folder
 from lusbio.runs import PreparedCohort, Run, labels_of, prepare_cohort
 from lusbio.scoring import CARD_FILE, WEIGHTS_FILE, find_never_learnt
-from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
+from lusbio.vocabulary import TASKS
 
 LIMITS = (
     "For research only; not a medical device. Trained on one cohort: probabilities do not carry over to other "
@@ -65,7 +65,7 @@ def train_final(
         raise LusbioError(f"cohort {prepared.cohort.name!r}: {reasons[BIOMARKER_TASK]}")
     folder.mkdir(parents=True, exist_ok=True)  # before the training, which takes long, not after it
     (folder / CARD_FILE).unlink(missing_ok=True)
-    unlabelled = find_unlabelled(prepared)
+    unlabelled = [] if prepared.cohort.simulated else find_one_sided(prepared.cohort.table)
     if unlabelled:
         run = _train_mixed(prepared, initial_weights, jobs, say)
     else:
@@ -89,22 +89,6 @@ def train_final(
     }  # fmt: skip
     write_json(card, folder / CARD_FILE)
     return card
-
-
-def find_unlabelled(prepared: PreparedCohort) -> list[str]:
-    """Biomarkers that real patients have too few labels to learn: nowhere present, or nowhere absent.
-
-    Args:
-        prepared: The cohort.
-
-    Returns:
-        Biomarker names; none for a simulated cohort.
-    """
-    if prepared.cohort.simulated:
-        return []
-    labels = prepared.cohort.table[list(BIOMARKER_NAMES)]
-    both = (labels == 1).any() & (labels == 0).any()
-    return list(both.index[~both])
 
 
 def _train_mixed(

@@ -191,6 +191,20 @@ def keep_real(run: Run, mixed: MixedCohort) -> Run:
     return replace(run, predictions=predictions, features=run.features[:n_real])
 
 
+def find_one_sided(table: pd.DataFrame) -> list[str]:
+    """Biomarkers that a cohort's labels cannot teach: nowhere present, or nowhere absent.
+
+    Args:
+        table: A cohort's table.
+
+    Returns:
+        Biomarker names, in their usual order.
+    """
+    labels = table[list(BIOMARKER_NAMES)]
+    both = (labels == 1).any() & (labels == 0).any()
+    return list(both.index[~both])
+
+
 def _take_table(prepared: PreparedCohort) -> pd.DataFrame:
     """The columns of the schema, with names that no other cohort has and paths that need no folder."""
     table = prepared.cohort.table[list(COLUMNS)].copy()
@@ -201,9 +215,7 @@ def _take_table(prepared: PreparedCohort) -> pd.DataFrame:
 
 def _forget_one_sided(table: pd.DataFrame) -> pd.DataFrame:
     """A table in which biomarkers that are nowhere present, or nowhere absent, are unknown."""
-    names = list(BIOMARKER_NAMES)
-    both = (table[names] == 1).any() & (table[names] == 0).any()
-    return table.assign(**dict.fromkeys(both.index[~both], np.nan))
+    return table.assign(**dict.fromkeys(find_one_sided(table), np.nan))
 
 
 def _take_folds(prepared: PreparedCohort, fold: int | None = None) -> pd.DataFrame:

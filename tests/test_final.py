@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 from small_cohort import TINY, make_small_cohort
 
-from lusbio.final import find_unlabelled, train_final
+from lusbio.final import train_final
+from lusbio.mixed import find_one_sided
 from lusbio.runs import prepare_cohort
 from lusbio.scoring import find_model, find_videos, score_videos
 from lusbio.vocabulary import BIOMARKER_NAMES
@@ -51,13 +52,16 @@ def test_the_card_counts_real_patients_alone(trained):
     assert card["experts"]["lung_severity"]["validation"]["patients"] == 4
 
 
-def test_where_everything_is_labelled_nothing_is_simulated(real):
-    prepared = prepare_cohort(real, TINY, protocol="final")
+def test_where_everything_is_labelled_nothing_is_simulated(real, tmp_path, monkeypatch):
     labels = real.table["lung_severity"] > "1"
-    complete = replace(real, table=real.table.assign(**dict.fromkeys(BIOMARKER_NAMES, labels.astype(float))))
-    assert set(find_unlabelled(prepared)) == set(BIOMARKER_NAMES) - {BIOMARKER_NAMES[0], BIOMARKER_NAMES[5]}
-    assert find_unlabelled(replace(prepared, cohort=complete)) == []
-    assert find_unlabelled(replace(prepared, cohort=replace(real, simulated=True))) == []
+    table = real.table.assign(**dict.fromkeys(BIOMARKER_NAMES, labels.astype(float)))
+    complete = replace(real, table=table)
+    assert set(find_one_sided(real.table)) == set(BIOMARKER_NAMES) - {BIOMARKER_NAMES[0], BIOMARKER_NAMES[5]}
+    assert find_one_sided(table) == []
+    monkeypatch.setattr("lusbio.final.load_cohort", None)  # calling it would raise
+    for cohort in (complete, replace(real, simulated=True)):
+        prepared = prepare_cohort(cohort, TINY, protocol="final")
+        assert train_final(prepared, tmp_path / str(cohort.simulated), "scratch")["simulated_only"] == []
 
 
 def test_convex_patients_get_convex_simulated_ones(real, tmp_path, monkeypatch):
