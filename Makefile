@@ -75,7 +75,7 @@ SAFE_COHORT := $(shell basename '$(subst ','\'',$(COHORT))' | \
 BUILD       := $(or $(LUSBIO_BUILD),build)
 OUT         := $(BUILD)/$(PROFILE)/$(SAFE_COHORT)/notebooks
 PAGE        := $(BUILD)/$(PROFILE)/$(SAFE_COHORT)/paper.html
-PACKAGE     := $(wildcard lusbio/*.py lusbio/*.css lusbio/*/*.py lusbio/*/*.csv lusbio/*/*/*.csv)
+PACKAGE     := $(wildcard lusbio/*.py  lusbio/*/*.py lusbio/*/*.csv lusbio/*/*/*.csv)
 
 paper: $(PAGE) ## Every table and figure: trains (once), runs the notebooks
 	@echo "The paper: $(PAGE), with tables and figures in figures/$(PROFILE)/ and the notebooks beside it"
@@ -87,7 +87,7 @@ smoke: ## The whole paper in miniature, synthetic, to see that it works
 # kept by what decides their numbers, so "again" takes seconds unless one of those changed.
 $(PAPER:%=$(OUT)/%.ipynb): $(OUT)/%.ipynb: notebooks/%.ipynb $(PACKAGE) $(OUT)/inputs.txt $(ENVIRONMENT)
 	@echo "[$$(printf '%s\n' $(PAPER) | grep -nx '$*' | cut -d: -f1)/$(words $(PAPER))] $*"
-	@$(RUN) -m lusbio.notebooks run $< --output $@ \
+	@$(RUN) -m lusbio.publish.run_notebook run $< --output $@ \
 	    --profile $(PROFILE) --cohort '$(subst ','\'',$(COHORT))' --jobs $(JOBS)
 
 $(OUT)/02_biomarkers.ipynb: | $(OUT)/01_cohort.ipynb
@@ -99,8 +99,8 @@ $(OUT)/04_generalization.ipynb: | $(OUT)/07_real_patients.ipynb
 endif
 
 # One page with everything that the notebooks made, in the paper's order.
-$(PAGE): $(PAPER:%=$(OUT)/%.ipynb) lusbio/paper_page.css
-	@$(RUN) -m lusbio.paper_page --profile $(PROFILE) --cohort '$(SAFE_COHORT)'
+$(PAGE): $(PAPER:%=$(OUT)/%.ipynb) lusbio/publish/page.css
+	@$(RUN) -m lusbio.publish.page --profile $(PROFILE) --cohort '$(SAFE_COHORT)'
 
 # Which data and initial weights: rewritten only when they change. Of files, names, sizes and times count.
 # Notebooks about other cohorts look at the public ones too.
@@ -126,7 +126,7 @@ test: $(ENVIRONMENT) ## Unit tests, doctests, the notebooks' anatomy
 lint: $(ENVIRONMENT) ## Style of code and notebooks; no outputs committed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m lusbio.notebooks check $(NOTEBOOKS)
+	$(RUN) -m lusbio.publish.run_notebook check $(NOTEBOOKS)
 ifneq ($(NOTEBOOKS),)
 	$(RUN) -m nbstripout --verify $(STRIP) $(NOTEBOOKS)
 endif

@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from lusbio.files import write_json
-from lusbio.paths import build_folder
+from lusbio.files import build_folder, write_json
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,7 @@ def report(name: str, findings: Sequence[Finding], **details) -> Path:
         The file, ``benchmarks/<name>.json`` in the build folder.
     """
     machine = describe_machine()
-    print(f"{name}: {machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}; "
-          f"load {machine['load']:.1f}")  # fmt: skip
+    print(f"{name}: {machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}; load {machine['load']:.1f}")
     width = max(len(finding.what) for finding in findings)
     for finding in findings:
         print(f"  {finding.what:<{width}}  {format_value(finding)}".rstrip())
@@ -135,5 +133,10 @@ def describe_machine() -> dict:
         cpu = next(line.split(": ")[1] for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):  # not Linux, or a processor that does not say
         cpu = platform.processor() or platform.machine()
-    return {"cpu": cpu, "cores": os.cpu_count(), "torch": version("torch"),
-            "python": platform.python_version(), "load": round(os.getloadavg()[0], 2)}  # fmt: skip
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "torch": version("torch"),
+        "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 2),
+    }

@@ -9,15 +9,15 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import nn
 
-from lusbio import assembly, training
-from lusbio.clips import ClipDataModule
 from lusbio.cohorts.synthetic import simulate_cohort
 from lusbio.cohorts.table import Cohort
-from lusbio.labels import BIOMARKER_TASK
-from lusbio.paths import build_folder
+from lusbio.cohorts.targets import BIOMARKER_TASK
+from lusbio.files import build_folder
+from lusbio.network import training
+from lusbio.network.clips import ClipDataModule
+from lusbio.network.training import VideoModule
 from lusbio.profiles import PROFILES
-from lusbio.runs import PreparedCohort, prepare_cohort
-from lusbio.training import VideoModule
+from lusbio.runs.spec import PreparedCohort, assembly, prepare_cohort
 
 DEVICE = training.choose_device()
 

@@ -6,11 +6,11 @@ import time
 import numpy as np
 from _measure import Finding, report, time_in_turn
 
-from lusbio.experts import EXPERT_NAMES, fit_expert
-from lusbio.labels import encode_task
-from lusbio.simulation.labels import simulate_recordings
+from lusbio.cohorts.targets import encode_task
+from lusbio.experts.classifiers import EXPERT_NAMES, fit_expert
+from lusbio.report.tables import read_published_minutes
+from lusbio.simulation.population import simulate_recordings
 from lusbio.simulation.raters import trainee_table
-from lusbio.tables import read_published_minutes
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
 
 TASK = "lung_severity"
@@ -47,9 +47,7 @@ def main() -> None:
     # Fits have one thread, so the seconds that it computed are those they take where nothing else runs.
     blocks = {name: lambda name=name: fit(name) for name in EXPERT_NAMES}
     seconds = time_in_turn(blocks, ROUNDS, warmups=0, clock=time.process_time)
-    findings = [
-        Finding(f"{name}, {FITS} fits", statistics.median(seconds[name]), "s") for name in EXPERT_NAMES
-    ]
+    findings = [Finding(f"{name}, {FITS} fits", statistics.median(seconds[name]), "s") for name in EXPERT_NAMES]
     total = statistics.median(map(sum, zip(*seconds.values(), strict=True)))
     published = read_published_minutes()
     minutes = published.loc[published["classifier"].isin(EXPERT_NAMES), "minutes_per_run"].sum()

@@ -13,16 +13,16 @@ from _measure import Finding, median_ratio, report
 from _training import DEVICE, InTurn, make_cohort, make_steps, make_training, prepare, wait
 from pytorch_lightning.callbacks import Callback
 
-from lusbio import assembly, training
+from lusbio.cohorts.splits import choose_protocol, make_folds
 from lusbio.cohorts.table import Cohort, check_table
-from lusbio.grid import list_specs
-from lusbio.labels import repeat_rare
+from lusbio.cohorts.targets import repeat_rare
+from lusbio.network import training
 from lusbio.profiles import PROFILES
-from lusbio.resident import settle_on_gpu
-from lusbio.runs import PreparedCohort
-from lusbio.simulation.labels import simulate_recordings
+from lusbio.runs.gpu import settle_on_gpu
+from lusbio.runs.plan import list_specs
+from lusbio.runs.spec import PreparedCohort, assembly
+from lusbio.simulation.population import simulate_recordings
 from lusbio.simulation.raters import trainee_table
-from lusbio.splits import choose_protocol, make_folds
 from lusbio.videos import can_encode
 
 PAPER = PROFILES["paper"]
@@ -86,18 +86,15 @@ class Clock(Callback):
         self.validation.append(time.perf_counter() - self.start)
 
 
-def prepare_paper(
-    frames: int = PAPER.training.frames, size: int = PAPER.training.image_size
-) -> PreparedCohort:
+def prepare_paper(frames: int = PAPER.training.frames, size: int = PAPER.training.image_size) -> PreparedCohort:
     """A few simulated patients at the paper's size, with short epochs."""
     settings = {"batch_size": PAPER.training.batch_size, "clips_per_epoch": STEPS * PAPER.training.batch_size}
-    return prepare(make_cohort(patients=12, size=size), frames, size, epochs=EPOCHS,
-                   validation_clips=VALIDATION_CLIPS, **settings)  # fmt: skip
+    return prepare(
+        make_cohort(patients=12, size=size), frames, size, epochs=EPOCHS, validation_clips=VALIDATION_CLIPS, **settings
+    )
 
 
-def train(
-    prepared: PreparedCohort, *, settled: bool, seed: int = 0, meet: Callable[[], object] = lambda: None
-) -> Pace:
+def train(prepared: PreparedCohort, *, settled: bool, seed: int = 0, meet: Callable[[], object] = lambda: None) -> Pace:
     """One short run, timed.
 
     Args:
@@ -157,9 +154,7 @@ def compare_with_plain_loader(prepared: PreparedCohort) -> Finding:
     settle_on_gpu(module, data, DEVICE)
     with tempfile.TemporaryDirectory() as folder, training.one_thread():
         training.fit(module, data, Path(folder), device=DEVICE, callbacks=[turns])
-    plain, whole = (
-        [s / n for s in turns.seconds[name][1:]] for name, n in (("other", PLAIN_STEPS), ("whole", STEPS))
-    )
+    plain, whole = ([s / n for s in turns.seconds[name][1:]] for name, n in (("other", PLAIN_STEPS), ("whole", STEPS)))
     return Finding("speed of the step against a plain loader on one core", median_ratio(plain, whole), "x")
 
 
@@ -179,9 +174,7 @@ def train_at_once(prepared: PreparedCohort, runs: int) -> list[Pace]:
     """
     context = multiprocessing.get_context("spawn")  # a fork would inherit CUDA's state, which does not work
     barrier, found = context.Barrier(runs), context.Queue()
-    processes = [
-        context.Process(target=_train_and_tell, args=(prepared, seed, barrier, found)) for seed in range(runs)
-    ]
+    processes = [context.Process(target=_train_and_tell, args=(prepared, seed, barrier, found)) for seed in range(runs)]
     for process in processes:
         process.start()
     paces = [found.get(timeout=2 * PATIENCE_S) for _ in processes]

@@ -23,22 +23,21 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning.callbacks import Callback
 
-from lusbio import assembly, clips, training
-from lusbio.cohorts.sources import load_cohort
-from lusbio.elsewhere import predict_cohort
-from lusbio.execution import execute_many
-from lusbio.files import atomic_path
-from lusbio.labels import BIOMARKER_TASK, encode_task
-from lusbio.paths import build_folder, figures_folder
+from lusbio.cohorts.load import load_cohort
+from lusbio.cohorts.targets import BIOMARKER_TASK, encode_task
+from lusbio.experts.other_cohort import predict_cohort
+from lusbio.files import atomic_path, build_folder, figures_folder
+from lusbio.network import clips, training
+from lusbio.paper.real_patients import FINDINGS
 from lusbio.profiles import TrainingSettings, find_profile
-from lusbio.provenance import describe_origin, settle_initial_weights
-from lusbio.real_patients import FINDINGS
-from lusbio.runs import PreparedCohort, find_runs, prepare_cohort, training_code
-from lusbio.statistics import estimate, paired_difference
-from lusbio.tables import save_table
+from lusbio.report.tables import save_table
+from lusbio.runs.origin import describe_origin, settle_initial_weights
+from lusbio.runs.spec import PreparedCohort, assembly, find_runs, prepare_cohort, training_code
+from lusbio.runs.train import execute_many
+from lusbio.statistics.bootstrap import estimate, paired_difference
+from lusbio.statistics.weighted_metrics import weighted_auc, weighted_task_auc
 from lusbio.videos import DecodedVideo, FrameCache
 from lusbio.vocabulary import BIOMARKER_NAMES
-from lusbio.weighted_metrics import weighted_auc, weighted_task_auc
 
 FOLDS = (0, 1)
 """Run folds whose validation patients judge; those patients are tested in run folds 1 and 2."""
@@ -99,7 +98,7 @@ RUNGS = (
     Rung("severity from scratch", "random weights", task=SEVERITY, start="scratch"),
     Rung("severity from simulated", "starts from a network of simulated convex patients", task=SEVERITY),
     Rung("ordinal loss", "distance of cumulative distributions instead of cross-entropy", task=SEVERITY, ordinal=True),
-)  # fmt: skip
+)
 
 
 # --- the levers ---
@@ -176,13 +175,9 @@ def tell_videos_apart(module: training.VideoModule, data: clips.ClipDataModule, 
         starts = rng.integers(0, data.sampler.strides[drawn])
         batch = data.dataset.__getitems__(list(zip(drawn.tolist(), starts.tolist(), strict=True)))
         seen = clips.augment_clips(training.to_unit_range(batch["clips"]), generator)
-        with torch.autocast(
-            "cpu", torch.bfloat16, enabled=training.choose_precision(torch.device("cpu")) != "32-true"
-        ):
+        with torch.autocast("cpu", torch.bfloat16, enabled=training.choose_precision(torch.device("cpu")) != "32-true"):
             vectors = F.normalize(projection(module.network.features(seen)).float(), dim=1)
-        likeness = (vectors @ vectors.T / 0.1).masked_fill(
-            torch.eye(len(vectors), dtype=torch.bool), -torch.inf
-        )
+        likeness = (vectors @ vectors.T / 0.1).masked_fill(torch.eye(len(vectors), dtype=torch.bool), -torch.inf)
         loss = F.cross_entropy(likeness, torch.arange(len(vectors)).roll(16))
         optimiser.zero_grad()
         loss.backward()
@@ -222,9 +217,7 @@ def prepare_rung(rung: Rung, settings: TrainingSettings) -> PreparedCohort:
     profile = replace(find_profile("laptop"), training=changed)
     prepared = prepare_cohort(load_cohort("covid_blues", profile), profile)
     if rung.cropped:
-        larger = FrameCache(build_folder("cache"), 2 * changed.image_size).prepare(
-            prepared.cohort.video_paths()
-        )
+        larger = FrameCache(build_folder("cache"), 2 * changed.image_size).prepare(prepared.cohort.video_paths())
         videos = [DecodedVideo(crop_to_sector(video.load(), changed.image_size)) for video in larger]
         prepared = replace(prepared, videos=videos)
     return prepared
@@ -288,20 +281,36 @@ def average_patient(answers: Sequence[Answer], groups: np.ndarray) -> list[Answe
 
 
 def judge(
-    name: str, change: str, answers: Sequence[Answer], reference: Sequence[Answer] | None, task: str,
-    prepared: PreparedCohort, draws: int,
-) -> list[dict]:  # fmt: skip
+    name: str,
+    change: str,
+    answers: Sequence[Answer],
+    reference: Sequence[Answer] | None,
+    task: str,
+    prepared: PreparedCohort,
+    draws: int,
+) -> list[dict]:
     """One row per finding, or one for severity: AUC in percent and its difference to a reference, over patients."""
     table, found = prepared.cohort.table, []
-    asked = {SEVERITY: encode_task(table, SEVERITY)} if task == SEVERITY else {
-        title: np.where(table[f.column].notna(), table[f.column] == 0, -1).astype(int) for title, f in FINDINGS.items()
-    }  # fmt: skip
+    asked = (
+        {SEVERITY: encode_task(table, SEVERITY)}
+        if task == SEVERITY
+        else {
+            title: np.where(table[f.column].notna(), table[f.column] == 0, -1).astype(int)
+            for title, f in FINDINGS.items()
+        }
+    )
     measure = _measure_severity if task == SEVERITY else _measure_finding
     for title, labels in asked.items():
         tested = _select(answers, labels, title, table["group_id"].to_numpy())
         auc = estimate(tested, draws, 0, measure)["auc"]
-        row = {"lever": name, "change": change, "asked": title, "auc": 100 * auc.value,
-               "ci_low": 100 * auc.low, "ci_high": 100 * auc.high}  # fmt: skip
+        row = {
+            "lever": name,
+            "change": change,
+            "asked": title,
+            "auc": 100 * auc.value,
+            "ci_low": 100 * auc.low,
+            "ci_high": 100 * auc.high,
+        }
         if reference is not None:
             before = _select(reference, labels, title, table["group_id"].to_numpy())
             gain = paired_difference(tested, before, draws, 0, measure)["auc"]
@@ -325,9 +334,7 @@ def _bit(title: str) -> int:
     return BIOMARKER_NAMES.index(FINDINGS[title].column)
 
 
-def _measure_severity(
-    labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
-) -> dict[str, np.ndarray]:
+def _measure_severity(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
     return {"auc": weighted_task_auc(labels, probabilities, weights)}
 
 
@@ -337,9 +344,7 @@ def _measure_finding(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray
 
 def main() -> None:
     """Climb, and write ``lever_ladder.csv`` and ``.md`` beside the tables of profile ``laptop``."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", action="store_true", help="about ten minutes a rung on one core")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
@@ -364,18 +369,21 @@ def main() -> None:
         if fold == FOLDS[-1]:
             answers = read_answers(paths[rung.name])
             reference = read_answers(paths[rung.against]) if rung.against else None
-            rows += judge(
-                rung.name, rung.change, answers, reference, rung.task, real, profile.bootstrap_draws
-            )
+            rows += judge(rung.name, rung.change, answers, reference, rung.task, real, profile.bootstrap_draws)
             for row in rows[-2:]:
                 print({k: v if isinstance(v, str | int) else round(v, 1) for k, v in row.items()}, flush=True)
     rows += judge_without_training(paths, find_runs(specs), real, profile.bootstrap_draws)
     table = pd.DataFrame(rows)
     print(table.round(1).to_string())
     save_table(
-        table, figures_folder(profile.name, real.cohort.name), "lever_ladder", title="What helps on real patients",
-        origin=describe_origin(real, find_runs(specs)), shown=table, note=NOTE,
-    )  # fmt: skip
+        table,
+        figures_folder(profile.name, real.cohort.name),
+        "lever_ladder",
+        title="What helps on real patients",
+        origin=describe_origin(real, find_runs(specs)),
+        shown=table,
+        note=NOTE,
+    )
 
 
 NOTE = (

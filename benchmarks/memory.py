@@ -12,10 +12,10 @@ import torch
 from _measure import Finding, report
 from _training import DEVICE
 
-from lusbio import training
-from lusbio.assembly import make_network
-from lusbio.clips import ClipDataModule, ClipDataset
+from lusbio.network import training
+from lusbio.network.clips import ClipDataModule, ClipDataset
 from lusbio.profiles import PROFILES
+from lusbio.runs.assembly import make_network
 from lusbio.videos import CachedVideo, VideoInfo
 from lusbio.vocabulary import BIOMARKER_NAMES
 
@@ -46,13 +46,21 @@ def train(folder: Path, count: int) -> float:
     videos = [CachedVideo(path, "", info) for path in sorted(folder.glob("*.npy"))[:count]]
     targets = torch.randint(2, (count, len(BIOMARKER_NAMES))).float()
     data = ClipDataModule(
-        ClipDataset(videos, targets, CLIP_FRAMES), np.arange(count), np.arange(count // 10),
-        clips_per_epoch=None, batch_size=BATCH, validation_clips=1, seed=0,
-    )  # fmt: skip
+        ClipDataset(videos, targets, CLIP_FRAMES),
+        np.arange(count),
+        np.arange(count // 10),
+        clips_per_epoch=None,
+        batch_size=BATCH,
+        validation_clips=1,
+        seed=0,
+    )
     module = training.VideoModule(
-        make_network("tsm_resnet18", len(BIOMARKER_NAMES), CLIP_FRAMES), multilabel=True,
-        settings=replace(settings, epochs=2), steps_per_epoch=len(data.train_dataloader()), seed=0,
-    )  # fmt: skip
+        make_network("tsm_resnet18", len(BIOMARKER_NAMES), CLIP_FRAMES),
+        multilabel=True,
+        settings=replace(settings, epochs=2),
+        steps_per_epoch=len(data.train_dataloader()),
+        seed=0,
+    )
     before = peak_mb()
     with tempfile.TemporaryDirectory() as place, training.one_thread():
         training.fit(module, data, Path(place), device=DEVICE)
@@ -77,9 +85,7 @@ def main() -> None:
     few, many = grown.values()
     added = (TIMES - 1) * VIDEOS * MB_PER_VIDEO
     findings = [
-        Finding(
-            f"peak above the start, {VIDEOS} videos, {VIDEOS * MB_PER_VIDEO:.0f} MB of frames", few, "MB"
-        ),
+        Finding(f"peak above the start, {VIDEOS} videos, {VIDEOS * MB_PER_VIDEO:.0f} MB of frames", few, "MB"),
         Finding(f"peak above the start, {TIMES} times as many", many, "MB"),
         Finding("growth, of the frames that were added", 100 * (many - few) / added, "%", 5, at_least=False),
     ]

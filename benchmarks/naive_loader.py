@@ -14,12 +14,12 @@ from _measure import Finding, median_ratio, report
 from _training import DEVICE, InTurn, make_cohort, make_steps, make_training, prepare
 from torch.utils.data import DataLoader, Dataset
 
-from lusbio import training
-from lusbio.clips import augment_clips, frame_indices
 from lusbio.cohorts.covid_blues import NAME, load_covid_blues
 from lusbio.cohorts.table import Cohort
-from lusbio.paths import data_folder
-from lusbio.runs import PreparedCohort
+from lusbio.files import data_folder
+from lusbio.network import training
+from lusbio.network.clips import augment_clips, frame_indices
+from lusbio.runs.spec import PreparedCohort
 from lusbio.videos import decode_video
 
 VIDEOS = 36
@@ -81,9 +81,7 @@ def compare(cohort: Cohort, frames: int, size: int) -> tuple[list[Finding], dict
     Returns:
         Findings, and seconds per clip of every round.
     """
-    prepared = prepare(
-        cohort, frames, size, batch_size=BATCH, clips_per_epoch=STEPS * BATCH, epochs=ROUNDS + 1
-    )
+    prepared = prepare(cohort, frames, size, batch_size=BATCH, clips_per_epoch=STEPS * BATCH, epochs=ROUNDS + 1)
     name, seconds, findings = f"{frames} x {size} x {size}", {}, []
     for cores, goal in ((1, 5), (2, None)):
         found = seconds[f"{cores} cores"] = time_against(prepared, cores)
@@ -134,17 +132,13 @@ def measure_decoding(cohort: Cohort, size: int) -> Finding:
     start = time.perf_counter()
     for path in paths:
         decode_video(path, size)
-    return Finding(
-        "decoding for the cache, once", 1000 * (time.perf_counter() - start) / len(paths), "ms/video"
-    )
+    return Finding("decoding for the cache, once", 1000 * (time.perf_counter() - start) / len(paths), "ms/video")
 
 
 def main() -> None:
     """Measure, print and write."""
     cohort = choose_cohort()
-    print(
-        f"videos: {len(cohort.table)} of {cohort.name}{' (simulated mp4 files)' if cohort.simulated else ''}"
-    )
+    print(f"videos: {len(cohort.table)} of {cohort.name}{' (simulated mp4 files)' if cohort.simulated else ''}")
     findings, details = [measure_decoding(cohort, SHAPES[0][1])], {}
     with training.one_thread():
         for shape in SHAPES:

@@ -13,26 +13,17 @@ import numpy as np
 import torch
 from _measure import Finding, median_ratio, report, time_in_turn
 
-from lusbio import training
-from lusbio.assembly import make_network
-from lusbio.clips import EVALUATION_BATCH, ClipDataset, evaluation_loader
 from lusbio.cohorts.synthetic import simulate_cohort
-from lusbio.experts import fit_expert, save_expert
-from lusbio.files import write_json
-from lusbio.labels import BIOMARKER_TASK
-from lusbio.models.weights import save_weights
-from lusbio.paths import build_folder
+from lusbio.cohorts.targets import BIOMARKER_TASK
+from lusbio.experts.classifiers import fit_expert, save_expert
+from lusbio.files import build_folder, write_json
+from lusbio.network import training
+from lusbio.network.clips import EVALUATION_BATCH, ClipDataset, evaluation_loader
+from lusbio.network.weights import save_weights
 from lusbio.profiles import PROFILES
-from lusbio.runs import RunSpec
-from lusbio.scoring import (
-    CARD_FILE,
-    WEIGHTS_FILE,
-    Model,
-    find_biomarkers,
-    find_model,
-    load_network,
-    score_videos,
-)
+from lusbio.runs.assembly import make_network
+from lusbio.runs.spec import RunSpec
+from lusbio.scoring.score import CARD_FILE, WEIGHTS_FILE, Model, find_biomarkers, find_model, load_network, score_videos
 from lusbio.videos import DecodedVideo, decode_video
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
 
@@ -71,9 +62,7 @@ def score_decode_first(paths: Sequence[Path], model: Model) -> np.ndarray:
     Returns:
         Probabilities (V, 38).
     """
-    return find_biomarkers(
-        [DecodedVideo(decode_video(path, model.settings.image_size)) for path in paths], model
-    )
+    return find_biomarkers([DecodedVideo(decode_video(path, model.settings.image_size)) for path in paths], model)
 
 
 def cut_clips(paths: Sequence[Path], model: Model) -> torch.Tensor:
@@ -139,11 +128,7 @@ def time_passes(clips: torch.Tensor, model: Model) -> tuple[list[Finding], dict[
     seconds = time_in_turn(blocks, ROUNDS)
     usual = seconds[f"{EVALUATION_BATCH} clips, one pass at a time"]
     findings = [
-        Finding(
-            f"network alone, {name}, beside {EVALUATION_BATCH}, one at a time",
-            median_ratio(usual, values),
-            "x",
-        )
+        Finding(f"network alone, {name}, beside {EVALUATION_BATCH}, one at a time", median_ratio(usual, values), "x")
         for name, values in seconds.items()
         if values is not usual
     ]
@@ -177,7 +162,7 @@ def time_scoring(paths: dict[str, Path], model: Model) -> tuple[list[Finding], d
         Finding("scoring beyond decoding, weights read included", beyond, "s/video", 0.6, at_least=False),
         Finding("speed beside decoding first (no experts)", median_ratio(seconds["first"], seconds["score"]), "x"),
         Finding("its largest difference of a probability", difference),
-    ], seconds  # fmt: skip
+    ], seconds
 
 
 def main() -> None:

@@ -4,8 +4,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from lusbio.simulation.labels import simulate_recordings
 from lusbio.simulation.placement import build_scene
+from lusbio.simulation.population import simulate_recordings
 from lusbio.simulation.scanner import render_video
 from lusbio.videos import encode_video
 
@@ -20,9 +20,7 @@ def main() -> None:
         for size in (64, 96, 224):
             rendering = encoding = 0.0
             for recording in recordings:
-                scene = build_scene(
-                    recording.findings, recording.patient, recording.zone, recording.generator(3)
-                )
+                scene = build_scene(recording.findings, recording.patient, recording.zone, recording.generator(3))
                 start = time.perf_counter()
                 video = render_video(scene, size, FRAMES)
                 rendering += time.perf_counter() - start

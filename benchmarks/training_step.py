@@ -11,10 +11,9 @@ import torch
 from _measure import Finding, median_ratio, report, time_in_turn
 from _training import DEVICE, Batch, InTurn, make_cohort, make_steps, make_training, prepare, wait
 
-from lusbio import training
-from lusbio.clips import ClipDataModule, augment_clips, evaluation_loader
-from lusbio.models import tsm
-from lusbio.training import VideoModule
+from lusbio.network import training, tsm
+from lusbio.network.clips import ClipDataModule, augment_clips, evaluation_loader
+from lusbio.network.training import VideoModule
 
 EVALUATION_CLIPS = 4
 
@@ -55,8 +54,9 @@ def measure_shape(shape: Shape) -> tuple[list[Finding], dict[str, list[float]]]:
         Findings, and seconds per step of every round, whole and bare.
     """
     clips, epochs = shape.steps * shape.batch, shape.rounds + 1
-    prepared = prepare(make_cohort(), shape.frames, shape.size, batch_size=shape.batch, clips_per_epoch=clips,
-                       epochs=epochs)  # fmt: skip
+    prepared = prepare(
+        make_cohort(), shape.frames, shape.size, batch_size=shape.batch, clips_per_epoch=clips, epochs=epochs
+    )
     module, data = make_training(prepared)
     batches = collect_batches(data)
     seconds = compare_whole(module, data, batches)
@@ -68,7 +68,7 @@ def measure_shape(shape: Shape) -> tuple[list[Finding], dict[str, list[float]]]:
         Finding(f"{shape}: speed of the whole step against the bare one", efficiency, "x", 0.95),
         Finding(f"{shape}: clips/s of evaluation against training", compare_evaluation(module, data, batches), "x", 3),
         Finding(f"{shape}: temporal shift", measure_shift(module, batches), "% of step", 5, at_least=False),
-    ]  # fmt: skip
+    ]
     if shape == LARGE:
         speed = compare_precision(module, batches)
         findings.append(Finding(f"{shape}: speed of the bare step against plain float32", speed, "x", 1.8))

@@ -14,18 +14,18 @@ from unittest import mock
 import pandas as pd
 
 from lusbio.cohorts.covid_blues import DEVELOPMENT_PATIENTS
-from lusbio.cohorts.sources import load_cohort
+from lusbio.cohorts.load import load_cohort
 from lusbio.cohorts.synthetic import simulate_cohort
-from lusbio.execution import execute_many
-from lusbio.labels import BIOMARKER_TASK
-from lusbio.models.weights import find_initial_weights
-from lusbio.paths import build_folder, figures_folder
+from lusbio.cohorts.targets import BIOMARKER_TASK
+from lusbio.files import build_folder, figures_folder
+from lusbio.network.weights import find_initial_weights
+from lusbio.paper.transfer import measure_transfer
 from lusbio.profiles import find_profile
-from lusbio.provenance import describe_origin
-from lusbio.runs import PreparedCohort, Run, prepare_cohort
+from lusbio.report.tables import save_table
+from lusbio.runs.origin import describe_origin
+from lusbio.runs.spec import PreparedCohort, Run, prepare_cohort
+from lusbio.runs.train import execute_many
 from lusbio.simulation import constants
-from lusbio.tables import save_table
-from lusbio.transfer import measure_transfer
 
 FOLDS, SEED = (0, 1), 0
 """Two of the three folds, and one seed, for every rung."""
@@ -61,9 +61,12 @@ def now(*names: str) -> Constants:
 
 
 OLD_DEVICE = {
-    "radius_mm": (45, 60), "opening_degrees": (55, 70), "frequency_mhz": (2, 5), "haze_db": (-19, -9),
+    "radius_mm": (45, 60),
+    "opening_degrees": (55, 70),
+    "frequency_mhz": (2, 5),
+    "haze_db": (-19, -9),
     "fade_db": (14, 28),
-}  # fmt: skip
+}
 NEW_DEVICE = constants.DEVICES["convex"]
 
 
@@ -73,37 +76,58 @@ def device(**ranges: tuple[float, float]) -> Constants:
 
 
 BEFORE = convex(
-    SMOOTHED=(1.0, 1.0), WHITE_DB=24.0, SHADOW_DB=-28.0, PLEURA_DB=23.0, A_LINE_DB={1: 9.0, 2: 18.0},
-    B_LINE_DB=2.0, B_LINE_MM=(1.02, 2.21), B_LINE_CROWDED=9.0, B_LINE_LEVELS_DB=(-2.0, 3.0), B_LINE_FADE=0.0, RIBS=0.75,
-    RIB_SIDES=((-1,), (1,), (-1, 1)), RIB_ROOM=(0.0, 0.4), RIB_REACH_MM=(2.5, 19.0), DEVICES=OLD_DEVICE,
+    SMOOTHED=(1.0, 1.0),
+    WHITE_DB=24.0,
+    SHADOW_DB=-28.0,
+    PLEURA_DB=23.0,
+    A_LINE_DB={1: 9.0, 2: 18.0},
+    B_LINE_DB=2.0,
+    B_LINE_MM=(1.02, 2.21),
+    B_LINE_CROWDED=9.0,
+    B_LINE_LEVELS_DB=(-2.0, 3.0),
+    B_LINE_FADE=0.0,
+    RIBS=0.75,
+    RIB_SIDES=((-1,), (1,), (-1, 1)),
+    RIB_ROOM=(0.0, 0.4),
+    RIB_REACH_MM=(2.5, 19.0),
+    DEVICES=OLD_DEVICE,
     DEPTHS_MM=(80, 100, 120, 140, 160),
-) | {"CONVEX_BEAM_DB": 0.0, "SECTOR_CROP": 0.0}  # fmt: skip
+) | {"CONVEX_BEAM_DB": 0.0, "SECTOR_CROP": 0.0}
 """The image model that the ladder starts from."""
 
 TEXTURE = now(
-    "WHITE_DB", "SHADOW_DB", "PLEURA_DB", "SMOOTHED", "A_LINE_DB", "B_LINE_DB", "B_LINE_MM", "B_LINE_CROWDED",
-    "B_LINE_LEVELS_DB", "B_LINE_FADE", "CONVEX_BEAM_DB",
-) | device(haze_db=NEW_DEVICE["haze_db"], fade_db=NEW_DEVICE["fade_db"])  # fmt: skip
+    "WHITE_DB",
+    "SHADOW_DB",
+    "PLEURA_DB",
+    "SMOOTHED",
+    "A_LINE_DB",
+    "B_LINE_DB",
+    "B_LINE_MM",
+    "B_LINE_CROWDED",
+    "B_LINE_LEVELS_DB",
+    "B_LINE_FADE",
+    "CONVEX_BEAM_DB",
+) | device(haze_db=NEW_DEVICE["haze_db"], fade_db=NEW_DEVICE["fade_db"])
 GEOMETRY = now("RIBS", "RIB_SIDES", "RIB_ROOM", "RIB_REACH_MM", "SECTOR_CROP", "DEPTHS_MM") | device(
     opening_degrees=NEW_DEVICE["opening_degrees"]
 )
 WIDER = {
-    "GAIN_SD_DB": 6.0, "GAIN_LIMIT_DB": 12.0, "TGC_SD_DB": 4.0, "TGC_LIMIT_DB": 8.0, "PERSISTENCE": (0.0, 0.6),
-    "SMOOTHING_PX": (0.5, 2.5), "DYNAMIC_RANGE_DB": (45, 75), "NOISE_DB": (-36, -14), "CONTACT_LOSS_DB": 14.0,
-} | device(haze_db=(-22, -3), fade_db=(10, 34))  # fmt: skip
+    "GAIN_SD_DB": 6.0,
+    "GAIN_LIMIT_DB": 12.0,
+    "TGC_SD_DB": 4.0,
+    "TGC_LIMIT_DB": 8.0,
+    "PERSISTENCE": (0.0, 0.6),
+    "SMOOTHING_PX": (0.5, 2.5),
+    "DYNAMIC_RANGE_DB": (45, 75),
+    "NOISE_DB": (-36, -14),
+    "CONTACT_LOSS_DB": 14.0,
+} | device(haze_db=(-22, -3), fade_db=(10, 34))
 
 RUNGS = (
     Rung("before", "nothing", {}, False),
     Rung("wider nuisance", "gain, noise, contact, range, smoothing and haze vary more", WIDER, False),
-    Rung(
-        "geometry", "ribs beside the lung's window, wide cropped sector, depth 80 to 120 mm", GEOMETRY, True
-    ),
-    Rung(
-        "texture",
-        "darker, brighter haze; smoothed across beams, soft fading B-lines, bolder A-lines",
-        TEXTURE,
-        True,
-    ),
+    Rung("geometry", "ribs beside the lung's window, wide cropped sector, depth 80 to 120 mm", GEOMETRY, True),
+    Rung("texture", "darker, brighter haze; smoothed across beams, soft fading B-lines, bolder A-lines", TEXTURE, True),
     Rung("geometry and texture", "both: the package's image model", now(*BEFORE), True),
 )
 
@@ -128,9 +152,12 @@ def train_rung(rung: Rung, real: PreparedCohort) -> list[Run]:
     with mock.patch.multiple(constants, **changed):
         cohort = simulate_cohort(
             build_folder("cohorts", "ladder", f"{rung.name.replace(' ', '_')}-{mark}"),
-            patients=profile.patients, seed=SEED, probe="convex", size=profile.video_size,
+            patients=profile.patients,
+            seed=SEED,
+            probe="convex",
+            size=profile.video_size,
             frames=profile.video_frames,
-        )  # fmt: skip
+        )
     prepared = prepare_cohort(cohort, profile)
     weights = find_initial_weights(profile.initial_weights).name
     specs = [spec for spec in prepared.specs(BIOMARKER_TASK, weights) if spec.fold in FOLDS]
@@ -139,9 +166,7 @@ def train_rung(rung: Rung, real: PreparedCohort) -> list[Run]:
 
 def main() -> None:
     """Climb the ladder and write ``transfer_ladder.csv`` and ``.md`` beside the tables of profile ``laptop``."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", action="store_true", help="about five minutes a rung")
     if not parser.parse_args().run:
         print(f"{len(RUNGS)} rungs, about five minutes each: run with --run")
@@ -156,17 +181,19 @@ def main() -> None:
         labels = {"rung": rung.name, "changed": rung.change, "kept": "yes" if rung.kept else "no"}
         rows.append(measured.assign(**labels))
         runs += found
-        print(
-            rows[-1][["rung", "finding", "auc", "ci_low", "ci_high"]].round(1).to_string(header=False),
-            flush=True,
-        )
+        print(rows[-1][["rung", "finding", "auc", "ci_low", "ci_high"]].round(1).to_string(header=False), flush=True)
     table = pd.concat(rows, ignore_index=True)
     table = table[["rung", "changed", "finding", "videos", "patients", "auc", "ci_low", "ci_high", "kept"]]
     origin = describe_origin(real, runs) + f" · trained on synthetic_convex, seed {SEED}, folds {list(FOLDS)}"
     save_table(
-        table, figures_folder(profile.name, "synthetic"), "transfer_ladder", title="Simulated to real, step by step",
-        origin=f"Tested on {len(DEVELOPMENT_PATIENTS)} development patients of: {origin}", shown=table, note=NOTE,
-    )  # fmt: skip
+        table,
+        figures_folder(profile.name, "synthetic"),
+        "transfer_ladder",
+        title="Simulated to real, step by step",
+        origin=f"Tested on {len(DEVELOPMENT_PATIENTS)} development patients of: {origin}",
+        shown=table,
+        note=NOTE,
+    )
 
 
 if __name__ == "__main__":

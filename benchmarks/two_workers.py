@@ -10,8 +10,8 @@ from pathlib import Path
 from _measure import Finding, median_ratio, report, time_in_turn
 from _training import DEVICE, make_cohort, make_training, prepare
 
-from lusbio import training
-from lusbio.runs import PreparedCohort
+from lusbio.network import training
+from lusbio.runs.spec import PreparedCohort
 
 FRAMES, SIZE, BATCH, STEPS, ROUNDS = 8, 64, 8, 16, 2
 
@@ -55,9 +55,7 @@ def main() -> None:
     findings += [
         Finding("speed of two workers", median_ratio(*seconds.values()), "x", 1.7),
         Finding(
-            "the same by seconds computed, which others' load spoils less",
-            2 * median_ratio(*computed.values()),
-            "x",
+            "the same by seconds computed, which others' load spoils less", 2 * median_ratio(*computed.values()), "x"
         ),
     ]
     report("two_workers", findings, seconds=seconds, seconds_computed=computed)

@@ -56,31 +56,21 @@ def build_parser() -> argparse.ArgumentParser:
     simulate.add_argument("--seed", type=_whole_number(0), default=0)
     simulate.add_argument("--probe", choices=["linear", "convex"], default="linear")
     simulate.add_argument("--size", type=_whole_number(16), default=224, help="pixels, height and width")
-    simulate.add_argument(
-        "--frames", type=_whole_number(1), help="frames of every video (default: 60 to 150)"
-    )
+    simulate.add_argument("--frames", type=_whole_number(1), help="frames of every video (default: 60 to 150)")
     _add_jobs(simulate)
     simulate.set_defaults(run=run_simulate)
 
     check = verbs.add_parser("check", help="list every problem of a cohort, or what is in it")
-    check.add_argument(
-        "cohort", type=_cohort, help="covid_blues, pocovid, or a folder with cohort.csv and videos"
-    )
+    check.add_argument("cohort", type=_cohort, help="covid_blues, pocovid, or a folder with cohort.csv and videos")
     check.set_defaults(run=run_check)
 
     train = verbs.add_parser("train", help="train the networks of the paper, or with --final one for use")
-    train.add_argument(
-        "--cohort", type=_cohort, default="synthetic", help="synthetic, covid_blues, ... or a folder"
-    )
+    train.add_argument("--cohort", type=_cohort, default="synthetic", help="synthetic, covid_blues, ... or a folder")
     train.add_argument("--profile", choices=list(PROFILES), default="laptop")
     which = train.add_mutually_exclusive_group()
+    which.add_argument("--final", action="store_true", help="one network and its experts, nobody held out for testing")
     which.add_argument(
-        "--final", action="store_true", help="one network and its experts, nobody held out for testing"
-    )
-    which.add_argument(
-        "--table1",
-        action="store_true",
-        help="only the networks of Table 1: no fewer labels, no other backbone",
+        "--table1", action="store_true", help="only the networks of Table 1: no fewer labels, no other backbone"
     )
     train.add_argument("--out", type=Path, help="with --final: the model folder to write")
     _add_jobs(train)
@@ -108,9 +98,7 @@ def _cohort(text: str) -> str:
 
 
 def _add_jobs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--jobs", type=_whole_number(1), default=os.cpu_count() or 1, help="default: all cores"
-    )
+    parser.add_argument("--jobs", type=_whole_number(1), default=os.cpu_count() or 1, help="default: all cores")
 
 
 def _say(line: str) -> None:
@@ -145,7 +133,7 @@ def run_simulate(options: argparse.Namespace) -> None:
 def run_check(options: argparse.Namespace) -> int:
     """``lusbio check``: 1 when there are problems."""
     from lusbio.cohorts.check import check_cohort, describe_cohort
-    from lusbio.cohorts.sources import load_cohort
+    from lusbio.cohorts.load import load_cohort
 
     problems = check_cohort(options.cohort)
     for problem in problems:
@@ -180,13 +168,13 @@ def run_train(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from lusbio.cohorts.sources import load_cohort
-    from lusbio.execution import execute_many
-    from lusbio.final import default_model_folder, train_final
-    from lusbio.grid import list_grid, list_specs
-    from lusbio.models import OTHER_BACKBONE, USUAL_BACKBONE
-    from lusbio.provenance import settle_initial_weights
-    from lusbio.runs import prepare_cohort
+    from lusbio.cohorts.load import load_cohort
+    from lusbio.network import OTHER_BACKBONE, USUAL_BACKBONE
+    from lusbio.runs.origin import settle_initial_weights
+    from lusbio.runs.plan import list_grid, list_specs
+    from lusbio.runs.spec import prepare_cohort
+    from lusbio.runs.train import execute_many
+    from lusbio.scoring.final_model import default_model_folder, train_final
 
     profile = find_profile(options.profile)
     cohort = load_cohort(options.cohort, profile, options.jobs)
@@ -205,7 +193,7 @@ def _train(options: argparse.Namespace) -> None:
 
 def run_score(options: argparse.Namespace) -> None:
     """``lusbio score``: CSV on standard output."""
-    from lusbio.scoring import find_model, find_videos, score_in_blocks
+    from lusbio.scoring.score import find_model, find_videos, score_in_blocks
 
     videos, model = find_videos(options.videos), find_model(options.model)
     print(f"scored with {model.folder.name}, trained on {model.spec.cohort}", file=sys.stderr)

@@ -1,15 +1,59 @@
-"""Writing files so that nobody ever reads half of one, and naming them by content."""
+"""Where things are, writing them so that nobody ever reads half of one, and naming them by content."""
 
 import ast
 import contextlib
 import functools
 import hashlib
 import json
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE.parent
+"""The checkout: the folder that holds ``notebooks/``, ``lusbio/`` and ``figures/``."""
+
+
+def _folder(variable: str, default: Path) -> Path:
+    """A folder named by an environment variable; a relative one starts at ``ROOT``, not where a notebook runs."""
+    return ROOT / os.environ[variable] if os.environ.get(variable) else default
+
+
+def build_folder(*parts: str) -> Path:
+    """The folder of everything that is made and never committed, or a place in it.
+
+    Args:
+        *parts: Path components below the build folder, e.g. ``"laptop", "synthetic"``.
+
+    Returns:
+        ``$LUSBIO_BUILD`` when that is set, else ``build/`` in the checkout, joined with ``parts``.
+    """
+    return _folder("LUSBIO_BUILD", ROOT / "build").joinpath(*parts)
+
+
+def figures_folder(profile: str, cohort: str) -> Path:
+    """The folder where the tables and figures of one profile and cohort go.
+
+    Args:
+        profile: ``"smoke"``, ``"laptop"`` or ``"paper"``.
+        cohort: The cohort's name (never a path).
+
+    Returns:
+        ``figures/<profile>/<cohort>`` in the checkout, or below ``$LUSBIO_FIGURES`` when set.
+    """
+    return _folder("LUSBIO_FIGURES", ROOT / "figures") / profile / cohort
+
+
+def data_folder() -> Path:
+    """The folder with the public cohorts, one subfolder each.
+
+    Returns:
+        ``$LUSBIO_DATA`` when that is set, else ``build/data``. It need not exist.
+    """
+    return _folder("LUSBIO_DATA", build_folder("data"))
 
 
 @contextlib.contextmanager
@@ -81,30 +125,26 @@ def file_sha256(path: Path) -> str:
 
 @functools.cache
 def code_fingerprint(*places: str) -> str:
-    """A hash of the code that decides what something computes.
+    """A hash of the code that decides what something computes: 12 hexadecimal digits.
 
-    Taken over the syntax trees without docstrings and comments, so that prose never makes anything
-    be computed again.
+    Taken over the syntax trees without docstrings, comments, texts of errors and imports within the package, and
+    whatever the files are called, so that neither prose nor a move makes anything be computed again.
 
     Args:
-        *places: Modules (``"experts.py"``) and subpackages (``"models"``) of the package.
-
-    Returns:
-        12 hexadecimal digits.
+        *places: Modules of the package, e.g. ``"network/tsm.py"``.
     """
-    package = Path(__file__).parent
-    digest = hashlib.sha256()
-    for place in places:
-        files = [package / place] if place.endswith(".py") else sorted((package / place).glob("*.py"))
-        for file in files:
-            digest.update(ast.unparse(_without_docstrings(file.read_text(encoding="utf-8"))).encode())
-    return digest.hexdigest()[:12]
+    trees = sorted(ast.unparse(_Bare().visit(ast.parse((PACKAGE / place).read_text("utf-8")))) for place in places)
+    return hashlib.sha256("\n".join(trees).encode()).hexdigest()[:12]
 
 
-def _without_docstrings(source: str) -> ast.Module:
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
-            strings = [n for n in node.body if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
-            node.body = [n for n in node.body if n not in strings]
-    return tree
+class _Bare(ast.NodeTransformer):
+    """Leaves of a syntax tree what is computed."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | ast.Pass:
+        return ast.Pass() if isinstance(node.value, ast.Constant) else self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> ast.Raise:
+        return ast.Raise(node.exc.func if isinstance(node.exc, ast.Call) else node.exc, None)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom | None:
+        return None if (node.module or "").startswith("lusbio") else node

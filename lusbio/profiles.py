@@ -75,22 +75,52 @@ PROFILES: dict[str, Profile] = {
     profile.name: profile
     for profile in (
         Profile(
-            "smoke", _SMOKE, "scratch", patients=24, video_size=64, video_frames=(12, 16), bootstrap_draws=50,
-            label_fractions=(0.5,), label_folds=1, backbone_training=replace(_SMOKE, clips_per_epoch=8),
-            backbone_tasks=("biomarkers", "lung_severity"), backbone_folds=1, label_cohorts=2,
+            "smoke",
+            _SMOKE,
+            "scratch",
+            patients=24,
+            video_size=64,
+            video_frames=(12, 16),
+            bootstrap_draws=50,
+            label_fractions=(0.5,),
+            label_folds=1,
+            backbone_training=replace(_SMOKE, clips_per_epoch=8),
+            backbone_tasks=("biomarkers", "lung_severity"),
+            backbone_folds=1,
+            label_cohorts=2,
         ),
         Profile(
-            "laptop", _LAPTOP, "imagenet", patients=189, video_size=96, video_frames=(24, 40), bootstrap_draws=1000,
-            label_fractions=(0.125, 0.25, 0.5), label_folds=1, backbone_training=replace(_LAPTOP, epochs=4),
-            backbone_tasks=("biomarkers", "lung_severity"), backbone_folds=1, label_cohorts=20,
+            "laptop",
+            _LAPTOP,
+            "imagenet",
+            patients=189,
+            video_size=96,
+            video_frames=(24, 40),
+            bootstrap_draws=1000,
+            label_fractions=(0.125, 0.25, 0.5),
+            label_folds=1,
+            backbone_training=replace(_LAPTOP, epochs=4),
+            backbone_tasks=("biomarkers", "lung_severity"),
+            backbone_folds=1,
+            label_cohorts=20,
         ),
         Profile(
-            "paper", _PAPER, "imagenet", patients=189, video_size=224, video_frames=(60, 150), bootstrap_draws=1000,
-            label_fractions=(0.125, 0.25, 0.5), label_folds=5, backbone_training=_PAPER,
-            backbone_tasks=("biomarkers", "lung_severity", "sf_ratio", "disease"), backbone_folds=5, label_cohorts=20,
+            "paper",
+            _PAPER,
+            "imagenet",
+            patients=189,
+            video_size=224,
+            video_frames=(60, 150),
+            bootstrap_draws=1000,
+            label_fractions=(0.125, 0.25, 0.5),
+            label_folds=5,
+            backbone_training=_PAPER,
+            backbone_tasks=("biomarkers", "lung_severity", "sf_ratio", "disease"),
+            backbone_folds=5,
+            label_cohorts=20,
         ),
     )
-}  # fmt: skip
+}
 """All profiles by name. Source of ``paper``: Gare et al. 2022, Section 3; the others are
 engineering choices sized for two cores."""
 

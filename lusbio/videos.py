@@ -111,9 +111,7 @@ def _read_container(source: Path | io.BytesIO, path: Path, size: int) -> tuple[n
         with iio.imopen(source, "r", plugin="pyav") as reader:
             announced, height, width = reader.properties().shape[:3]
             fps = reader.metadata().get("fps")
-            frames = list(
-                reader.iter(format="gray", filter_sequence=[("scale", f"{size}:{size}:flags=area")])
-            )
+            frames = list(reader.iter(format="gray", filter_sequence=[("scale", f"{size}:{size}:flags=area")]))
         del reader  # it collects once more when it goes
     except (OSError, av.error.FFmpegError, StopIteration, IndexError, ValueError) as error:
         raise VideoError(path, f"does not decode as a video ({_first_line(error)})") from error
@@ -154,19 +152,12 @@ def _read_dicom(path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
         dicom = pydicom.dcmread(path)
         interval_ms = dicom.get("FrameTime")
         fps = 1000 / float(interval_ms) if interval_ms else None
-        if (
-            "MPEG" in dicom.file_meta.TransferSyntaxUID.name
-            or "HEVC" in dicom.file_meta.TransferSyntaxUID.name
-        ):
+        if "MPEG" in dicom.file_meta.TransferSyntaxUID.name or "HEVC" in dicom.file_meta.TransferSyntaxUID.name:
             stream = io.BytesIO(next(generate_frames(dicom.PixelData, number_of_frames=1)))
             return _read_container(stream, path, size)
         frames = pixel_array(dicom)
         if frames.dtype != np.uint8:
-            frames = (
-                (frames.astype(np.float64) * 255 / (2 ** int(dicom.BitsStored) - 1))
-                .clip(0, 255)
-                .astype(np.uint8)
-            )
+            frames = (frames.astype(np.float64) * 255 / (2 ** int(dicom.BitsStored) - 1)).clip(0, 255).astype(np.uint8)
         colour = int(dicom.get("SamplesPerPixel", 1)) > 1
         single = frames.ndim == (3 if colour else 2)
     except (
@@ -190,9 +181,7 @@ def _shrink(frames: np.ndarray, path: Path, size: int, fps: float | None) -> tup
         raise VideoError(
             path, f"holds {frames.dtype} of shape {frames.shape}, expected uint8 (N, H, W) or (N, H, W, 3)"
         )
-    small = [
-        np.asarray(Image.fromarray(f).convert("L").resize((size, size), Image.Resampling.BOX)) for f in frames
-    ]
+    small = [np.asarray(Image.fromarray(f).convert("L").resize((size, size), Image.Resampling.BOX)) for f in frames]
     return np.stack(small), VideoInfo(len(frames), len(frames), frames.shape[1], frames.shape[2], fps)
 
 
@@ -235,16 +224,8 @@ def encode_video(frames: np.ndarray, path: Path, fps: float) -> None:
     """
     import av
 
-    if (
-        frames.dtype != np.uint8
-        or frames.ndim != 3
-        or frames.shape[1] % 2
-        or frames.shape[2] % 2
-        or not len(frames)
-    ):
-        raise ValueError(
-            f"frames are {frames.dtype} {frames.shape}, expected uint8 (N, H, W) with even H and W"
-        )
+    if frames.dtype != np.uint8 or frames.ndim != 3 or frames.shape[1] % 2 or frames.shape[2] % 2 or not len(frames):
+        raise ValueError(f"frames are {frames.dtype} {frames.shape}, expected uint8 (N, H, W) with even H and W")
     with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         # One thread and no frames held back: otherwise x264's bytes depend on the machine and the moment.
         options = {"crf": "18", "preset": "veryfast", "tune": "zerolatency", "threads": "1"}
@@ -372,6 +353,4 @@ def _with_progress(results: Iterator, total: int) -> Iterator:
     """Pass results through; show a bar when a person watches and there is something to wait for."""
     from tqdm import tqdm
 
-    return tqdm(
-        results, "decoding", total, unit="video", leave=False, delay=1, disable=not sys.stderr.isatty()
-    )
+    return tqdm(results, "decoding", total, unit="video", leave=False, delay=1, disable=not sys.stderr.isatty())

@@ -49,8 +49,7 @@ def _sized(group: str, prefix: str, noun: str, nouns: str) -> list[tuple[str, st
         f"The largest {noun} is wider than 10 mm.",
     )
     return [
-        (f"{prefix}_{key}", group, option, sentence)
-        for (key, option), sentence in zip(_SIZED, sentences, strict=True)
+        (f"{prefix}_{key}", group, option, sentence) for (key, option), sentence in zip(_SIZED, sentences, strict=True)
     ]
 
 
@@ -64,12 +63,7 @@ _ROWS = [
         "also stacked",
         "Two or more repetitions below each other (a flag beside weak or bold).",
     ),
-    (
-        "a_lines_wide",
-        "A-lines",
-        "also wide (> 2 cm)",
-        "A repetition wider than 20 mm (a flag beside weak or bold).",
-    ),
+    ("a_lines_wide", "A-lines", "also wide (> 2 cm)", "A repetition wider than 20 mm (a flag beside weak or bold)."),
     ("b_lines_none", "B-lines", "none", "No B-line."),
     ("b_lines_few", "B-lines", "few (1-3)", "One to three separate B-lines."),
     ("b_lines_some", "B-lines", "some (4-6)", "Four to six separate B-lines."),
@@ -83,21 +77,11 @@ _ROWS = [
     ("b_line_origin_na", "B-line origin", "N/A", "There is no B-line, so no origin."),
     ("b_line_origin_pleura", "B-line origin", "pleura", "B-lines start at the pleural line."),
     ("b_line_origin_sub_pleura", "B-line origin", "sub-pleura", "B-lines start below the pleural line."),
-    (
-        "pleural_thickness_1mm",
-        "pleural thickness",
-        "< 1 mm",
-        "The pleural line is thinner than 1 mm: normal.",
-    ),
+    ("pleural_thickness_1mm", "pleural thickness", "< 1 mm", "The pleural line is thinner than 1 mm: normal."),
     ("pleural_thickness_2_3mm", "pleural thickness", "2-3 mm", "The pleural line is 2 to 3 mm thick."),
     ("pleural_thickness_4_5mm", "pleural thickness", "4-5 mm", "The pleural line is 4 to 5 mm thick."),
     ("pleural_thickness_over_5mm", "pleural thickness", "> 5 mm", "The pleural line is thicker than 5 mm."),
-    (
-        "pleural_location_top",
-        "pleural location",
-        "top third",
-        "The pleural line lies in the top third of the image.",
-    ),
+    ("pleural_location_top", "pleural location", "top third", "The pleural line lies in the top third of the image."),
     (
         "pleural_location_middle",
         "pleural location",

@@ -10,9 +10,7 @@ from lusbio.cohorts.table import Cohort, check_table
 from lusbio.profiles import PROFILES
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
 
-SMALL = replace(
-    PROFILES["smoke"].training, frames=2, image_size=32, epochs=3, clips_per_epoch=16, batch_size=8
-)
+SMALL = replace(PROFILES["smoke"].training, frames=2, image_size=32, epochs=3, clips_per_epoch=16, batch_size=8)
 TINY = replace(PROFILES["smoke"], name="tiny", training=SMALL)
 
 
@@ -33,9 +31,16 @@ def make_small_cohort(folder: Path, patients: int = 20, videos: int = 2, simulat
             findings[BIOMARKER_NAMES[0]] = float(severity < 2)
             findings[BIOMARKER_NAMES[5]] = float(patient % 3 == 1)
             findings[BIOMARKER_NAMES[7]] = 1.0  # only one value: has to be masked
-            rows.append({
-                "video_id": path.stem, "patient_id": f"p{patient}", "path": str(path.relative_to(folder)),
-                "lung_severity": str(severity), "disease": disease, "sf_value": 450.0 - 60 * severity, **findings,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "video_id": path.stem,
+                    "patient_id": f"p{patient}",
+                    "path": str(path.relative_to(folder)),
+                    "lung_severity": str(severity),
+                    "disease": disease,
+                    "sf_value": 450.0 - 60 * severity,
+                    **findings,
+                }
+            )
     table = check_table(pd.DataFrame(rows), folder)
     return Cohort("small", table, folder, simulated=simulated)

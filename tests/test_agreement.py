@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score
 from small_cohort import TINY, make_small_cohort
-from test_decisions import made_up_run
+from test_rows import made_up_run
 
-from lusbio.agreement import (
+from lusbio.experts.rows import decide_end_to_end
+from lusbio.paper.agreement import (
     SPECIALIST,
     compare_agreement,
     count_pairs,
@@ -17,8 +18,7 @@ from lusbio.agreement import (
     make_public_raters_table,
     widen_agreement,
 )
-from lusbio.decisions import decide_end_to_end
-from lusbio.runs import PreparedCohort, prepare_cohort
+from lusbio.runs.spec import PreparedCohort, prepare_cohort
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +79,7 @@ def test_people_read_values_with_intervals_and_the_published_one(prepared, decid
 
 
 def test_public_raters_are_compared_over_groups():
-    raters = pd.DataFrame(
-        {"pocovid": [0, 1, 2, 3] * 5, "covidx_us": [0, 1, 2, 2] * 5, "group_id": list("abcd") * 5}
-    )
+    raters = pd.DataFrame({"pocovid": [0, 1, 2, 3] * 5, "covidx_us": [0, 1, 2, 2] * 5, "group_id": list("abcd") * 5})
     table = make_public_raters_table(raters, draws=50).set_index("metric")
     assert table.loc["agreement", "value"] == 75 and table.loc["within_one", "value"] == 100
     assert "published" not in table

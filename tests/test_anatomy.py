@@ -7,8 +7,8 @@ from lusbio.simulation.anatomy import fluid_mm, image_top_mm, lobe, lung_depth, 
 from lusbio.simulation.constants import B_LINE_SPACING_MM
 from lusbio.simulation.examples import example_scene
 from lusbio.simulation.findings import biomarkers_of
-from lusbio.simulation.labels import simulate_recordings
 from lusbio.simulation.placement import build_scene
+from lusbio.simulation.population import simulate_recordings
 from lusbio.vocabulary import BIOMARKER_NAMES
 
 
@@ -132,14 +132,10 @@ def test_a_lobe_is_as_wide_as_it_says():
 
 
 def test_basal_lungs_slide_more():
-    recordings = [
-        r for r in simulate_recordings(189, 0) if not r.findings.indents_mm and not r.findings.breaks_mm
-    ]
+    recordings = [r for r in simulate_recordings(189, 0) if not r.findings.indents_mm and not r.findings.breaks_mm]
     slide = {True: [], False: []}
     for r in recordings:
-        slide[r.zone.endswith("3")].append(
-            build_scene(r.findings, r.patient, r.zone, r.generator(3)).motion.slide_mm
-        )
+        slide[r.zone.endswith("3")].append(build_scene(r.findings, r.patient, r.zone, r.generator(3)).motion.slide_mm)
     assert np.median(slide[True]) > np.median(slide[False]) + 2
 
 

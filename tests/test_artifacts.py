@@ -9,9 +9,9 @@ from lusbio.simulation import artifacts
 from lusbio.simulation.anatomy import Spot
 from lusbio.simulation.examples import example_scene
 from lusbio.simulation.findings import choice_of, sized_choice
-from lusbio.simulation.labels import simulate_recordings
 from lusbio.simulation.masks import MASKS, render_masks
 from lusbio.simulation.placement import build_scene
+from lusbio.simulation.population import simulate_recordings
 
 FINE_MM = 0.05
 
@@ -79,9 +79,7 @@ def test_the_pleural_line_is_as_thick_as_labelled(scenes):
         thickness = (artifacts.pleural_line(scene, view)[:, clear] > 0.5).sum(axis=0) * FINE_MM
         assert np.median(thickness) == pytest.approx(scene.findings.thickness_mm, abs=0.1)
         measured = replace(scene.findings, thickness_mm=float(np.median(thickness)))
-        assert choice_of("pleural thickness", measured, 50) == choice_of(
-            "pleural thickness", scene.findings, 50
-        )
+        assert choice_of("pleural thickness", measured, 50) == choice_of("pleural thickness", scene.findings, 50)
 
 
 def test_the_pleural_line_lies_at_the_labelled_depth(scenes):

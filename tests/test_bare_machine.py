@@ -22,9 +22,9 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from small_cohort import TINY
 from lusbio.cohorts.synthetic import simulate_cohort
-from lusbio.execution import execute_many
-from lusbio.runs import prepare_cohort
-from lusbio.models.weights import find_initial_weights
+from lusbio.runs.train import execute_many
+from lusbio.runs.spec import prepare_cohort
+from lusbio.network.weights import find_initial_weights
 
 cohort = simulate_cohort(Path({folder!r}), patients=12, size=32, frames=(4, 6))
 prepared = prepare_cohort(cohort, TINY)

@@ -4,7 +4,7 @@ import sys
 import pytest
 import torch
 
-from lusbio.paths import ROOT
+from lusbio.files import ROOT
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")

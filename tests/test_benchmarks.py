@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lusbio.paths import ROOT, build_folder
+from lusbio.files import ROOT, build_folder
 
 FOLDER = ROOT / "benchmarks"
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if not path.name.startswith("_"))
@@ -61,10 +61,7 @@ def test_seconds_are_those_of_the_block(measure):
         now[0] += seconds
 
     blocks = {"slow": lambda: work(3.0), "fast": lambda: work(0.5)}
-    assert measure.time_in_turn(blocks, rounds=2, clock=lambda: now[0]) == {
-        "slow": [3.0, 3.0],
-        "fast": [0.5, 0.5],
-    }
+    assert measure.time_in_turn(blocks, rounds=2, clock=lambda: now[0]) == {"slow": [3.0, 3.0], "fast": [0.5, 0.5]}
 
 
 def test_load_that_lasts_for_a_round_does_not_move_the_ratio(measure):
@@ -77,8 +74,7 @@ def test_load_that_lasts_for_a_round_does_not_move_the_ratio(measure):
 
 
 @pytest.mark.parametrize(
-    ("value", "at_least", "reached"),
-    [(1.7, True, True), (1.6, True, False), (1.7, False, True), (1.8, False, False)],
+    ("value", "at_least", "reached"), [(1.7, True, True), (1.6, True, False), (1.7, False, True), (1.8, False, False)]
 )
 def test_a_goal_is_the_least_or_the_most_that_will_do(value, at_least, reached, measure):
     assert measure.Finding("speed", value, "x", goal=1.7, at_least=at_least).reached is reached
@@ -97,7 +93,12 @@ def test_a_report_says_the_same_to_readers_and_to_programs(measure, capsys):
     assert path == build_folder("benchmarks", "example.json")
     assert re.search(r"speed +2.5 x +at least 5 x +MISSED", printed) and re.search(r"time +0.25 s\n", printed)
     assert written["findings"][0] == {
-        "what": "speed", "value": 2.5, "unit": "x", "goal": 5, "at_least": True, "reached": False
-    }  # fmt: skip
+        "what": "speed",
+        "value": 2.5,
+        "unit": "x",
+        "goal": 5,
+        "at_least": True,
+        "reached": False,
+    }
     assert written["details"] == {"seconds": {"a": [1.0]}}
     assert written["machine"]["cores"] >= 1

@@ -101,9 +101,7 @@ def test_a_truncated_video_is_found_by_counting_frames(folder):
     assert check_cohort(folder) == []
     # Rubbish in the middle leaves the index of frames whole.
     quarter = len(content) // 4
-    (folder / "a1.mp4").write_bytes(
-        content[:quarter] + bytes(len(content) - 2 * quarter) + content[-quarter:]
-    )
+    (folder / "a1.mp4").write_bytes(content[:quarter] + bytes(len(content) - 2 * quarter) + content[-quarter:])
     (problem,) = check_cohort(folder)
     assert problem.startswith("video 'a1'") and "a1.mp4" in problem
 

@@ -15,7 +15,7 @@ from test_videos import broken_files, moving_bar
 
 from lusbio.cli import build_parser, main
 from lusbio.cohorts.table import write_table
-from lusbio.paths import ROOT
+from lusbio.files import ROOT
 from lusbio.videos import encode_video
 from lusbio.vocabulary import BIOMARKER_NAMES
 
@@ -55,32 +55,37 @@ def test_check_lists_all_problems_at_once(folder, capsys):
     edit(folder, "group_id", 1, "elsewhere")
     edit(folder, "lung_severity", 2, "5")
     lines = (folder / "cohort.csv").read_text().splitlines()
-    (folder / "cohort.csv").write_text(
-        "\n".join([lines[0] + ",colour", *(line + ",red" for line in lines[1:])])
-    )
+    (folder / "cohort.csv").write_text("\n".join([lines[0] + ",colour", *(line + ",red" for line in lines[1:])]))
     (folder / "videos" / "p3_v0.npy").unlink()
     (folder / "videos" / "p3_v1.npy").write_bytes(b"")
     problems = "\n".join(errors_of(["check", str(folder)], capsys))
-    for part in (f"'{BIOMARKER_NAMES[0]}' is 2.0", "'p0' stands in 2 groups", "'lung_severity' is '5'",
-                 "unknown column 'colour'", "p3_v0", "p3_v1.npy (0 bytes): is empty"):  # fmt: skip
+    for part in (
+        f"'{BIOMARKER_NAMES[0]}' is 2.0",
+        "'p0' stands in 2 groups",
+        "'lung_severity' is '5'",
+        "unknown column 'colour'",
+        "p3_v0",
+        "p3_v1.npy (0 bytes): is empty",
+    ):
         assert part in problems, part
 
 
 @pytest.mark.parametrize("command", ["check", "train"])
 @pytest.mark.parametrize(
     ("column", "value", "expected"),
-    [(BIOMARKER_NAMES[3], "2", "expected 1 (present)"), ("group_id", "x", "stands in 2 groups"),
-     ("path", "videos/absent.npy", "absent.npy")],
-)  # fmt: skip
+    [
+        (BIOMARKER_NAMES[3], "2", "expected 1 (present)"),
+        ("group_id", "x", "stands in 2 groups"),
+        ("path", "videos/absent.npy", "absent.npy"),
+    ],
+)
 def test_bad_input_gets_one_line_that_names_it_and_writes_nothing(
     command, column, value, expected, folder, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "build"))
     edit(folder, column, 0, value)
     arguments = (
-        ["check", str(folder)]
-        if command == "check"
-        else ["train", "--cohort", str(folder), "--profile", "smoke"]
+        ["check", str(folder)] if command == "check" else ["train", "--cohort", str(folder), "--profile", "smoke"]
     )
     (line,) = errors_of(arguments, capsys)
     assert expected in line and line.startswith("error: ")
@@ -105,10 +110,7 @@ def test_the_command_is_installed_and_quick_to_say_what_it_can():
     for verb in ("fetch", "simulate", "check", "train", "score"):
         assert verb in done.stdout
     imported = "import sys, lusbio.cli; print('torch' in sys.modules, 'pandas' in sys.modules)"
-    assert (
-        subprocess.run([sys.executable, "-c", imported], capture_output=True, text=True).stdout
-        == "False False\n"
-    )
+    assert subprocess.run([sys.executable, "-c", imported], capture_output=True, text=True).stdout == "False False\n"
 
 
 def test_simulate_takes_the_options_of_the_documentation():
@@ -119,9 +121,7 @@ def test_simulate_takes_the_options_of_the_documentation():
     assert np.isscalar(options.seed)
 
 
-@pytest.mark.parametrize(
-    "option", [["--seed", "-1"], ["--jobs", "0"], ["--frames", "0"], ["--patients", "x"]]
-)
+@pytest.mark.parametrize("option", [["--seed", "-1"], ["--jobs", "0"], ["--frames", "0"], ["--patients", "x"]])
 def test_numbers_out_of_range_are_named(option, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["simulate", "--out", "x", *option])
@@ -130,9 +130,7 @@ def test_numbers_out_of_range_are_named(option, capsys):
 
 def test_a_file_where_a_folder_should_be_is_one_line(tmp_path, capsys):
     (tmp_path / "file").touch()
-    (line,) = errors_of(
-        ["simulate", "--out", str(tmp_path / "file"), "--patients", "2", "--jobs", "1"], capsys
-    )
+    (line,) = errors_of(["simulate", "--out", str(tmp_path / "file"), "--patients", "2", "--jobs", "1"], capsys)
     assert str(tmp_path / "file") in line
 
 
@@ -148,8 +146,24 @@ def test_folders_count_from_where_the_command_is_called(folder, capsys, monkeypa
 
 
 def test_a_simulated_folder_is_called_simulated(tmp_path, capsys):
-    assert main(["simulate", "--out", str(tmp_path / "made"), "--patients", "2", "--size", "32", "--frames", "2",
-                 "--jobs", "1"]) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                "simulate",
+                "--out",
+                str(tmp_path / "made"),
+                "--patients",
+                "2",
+                "--size",
+                "32",
+                "--frames",
+                "2",
+                "--jobs",
+                "1",
+            ]
+        )
+        == 0
+    )
     assert main(["check", str(tmp_path / "made")]) == 0
     assert "made (simulated)" in capsys.readouterr().out
 
@@ -228,5 +242,6 @@ def test_a_training_that_is_told_to_end_leaves_what_can_be_resumed_and_no_proces
     for lock in locks:
         with lock.acquire(timeout=30):  # held as long as somebody trains
             assert not (Path(lock.lock_file).parent / "run.json").exists()
-    assert any(torch.load(path, weights_only=True)["epoch"] >= 0 for path in
-               (tmp_path / "build").glob("runs/*/resume.ckpt"))  # fmt: skip
+    assert any(
+        torch.load(path, weights_only=True)["epoch"] >= 0 for path in (tmp_path / "build").glob("runs/*/resume.ckpt")
+    )

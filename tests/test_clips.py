@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lusbio.clips import (
+from lusbio.network.clips import (
     ClipDataModule,
     ClipDataset,
     TrainingSampler,
@@ -76,9 +76,12 @@ def test_draws_stay_in_the_published_ranges_and_happen_half_of_the_time():
     angle = torch.rad2deg(torch.atan2(maps[:, 1, 0], maps[:, 1, 1]))
     assert angle.abs().max() <= 15.001 and maps[:, :, 2].abs().max() <= 0.1
     changed = {
-        "flip": torch.linalg.det(maps[:, :, :2]) < 0, "brightness": brightness != 1,
-        "scale": (scale - 1).abs() > 1e-5, "angle": angle.abs() > 1e-5, "shift": maps[:, 0, 2] != 0,
-    }  # fmt: skip
+        "flip": torch.linalg.det(maps[:, :, :2]) < 0,
+        "brightness": brightness != 1,
+        "scale": (scale - 1).abs() > 1e-5,
+        "angle": angle.abs() > 1e-5,
+        "shift": maps[:, 0, 2] != 0,
+    }
     for name, happened in changed.items():
         assert 0.48 < happened.float().mean() < 0.52, name
 
@@ -93,9 +96,7 @@ def test_augmentation_follows_monai_where_it_is_installed():
     cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
     maps = torch.tensor([[[cos, -sin, 0], [sin, cos, 0]]], dtype=torch.float32)
     ours = apply_augmentation(image[None, None], maps, torch.ones(1))[0, 0]
-    other_way = apply_augmentation(
-        image[None, None], maps * torch.tensor([[1, -1, 1], [-1, 1, 1]]), torch.ones(1)
-    )
+    other_way = apply_augmentation(image[None, None], maps * torch.tensor([[1, -1, 1], [-1, 1, 1]]), torch.ones(1))
     error = min((ours - oracle).abs().mean(), (other_way[0, 0] - oracle).abs().mean())
     assert error < 1e-3
 
@@ -131,9 +132,8 @@ def dataset(tmp_path: Path) -> ClipDataset:
 
 def test_batches_hold_the_clips_that_were_asked_for(dataset):
     module = ClipDataModule(
-        dataset, np.array([0, 1, 1]), np.array([2, 3]),
-        clips_per_epoch=6, batch_size=4, validation_clips=2, seed=0,
-    )  # fmt: skip
+        dataset, np.array([0, 1, 1]), np.array([2, 3]), clips_per_epoch=6, batch_size=4, validation_clips=2, seed=0
+    )
     batches = list(module.train_dataloader())
     assert [len(batch["rows"]) for batch in batches] == [4, 2]
     for batch in batches:

@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, recall_score
 
-from lusbio.closer_look import (
+from lusbio.errors import LusbioError
+from lusbio.experts.rows import Decisions, FoldResult
+from lusbio.paper.closer_look import (
     POSITIVE_CLASSES,
     describe_calibration,
     find_positive_classes,
@@ -19,8 +21,6 @@ from lusbio.closer_look import (
     route_title,
     show_intervals,
 )
-from lusbio.decisions import Decisions, FoldResult
-from lusbio.errors import LusbioError
 from lusbio.vocabulary import TASKS
 
 SEVERITY = TASKS["lung_severity"].classes
@@ -137,9 +137,7 @@ def test_a_reliability_curve_counts_every_decision_once():
 
 def test_a_confusion_matrix_counts_every_test_video_once():
     together, apart = made_up_decisions(), made_up_decisions(apart=True)
-    matrices = [
-        confusion_matrix(f.labels, f.probabilities.argmax(1), labels=range(4)) for f in together.folds
-    ]
+    matrices = [confusion_matrix(f.labels, f.probabilities.argmax(1), labels=range(4)) for f in together.folds]
     np.testing.assert_allclose(make_confusion(together), np.mean(matrices, axis=0))
     matrices = [confusion_matrix(f.labels, f.probabilities.argmax(1), labels=range(4)) for f in apart.folds]
     np.testing.assert_allclose(make_confusion(apart), np.sum(matrices, axis=0))
@@ -153,9 +151,7 @@ def test_listed_cells_make_the_matrix_again():
     cells = list_confusion([row, made_up_decisions(features="end_to_end")])
     assert len(cells) == 32
     one = cells[cells["features"] == "biomarkers"]
-    pd.testing.assert_frame_equal(
-        one.pivot(index="true", columns="decided", values="videos"), make_confusion(row)
-    )
+    pd.testing.assert_frame_equal(one.pivot(index="true", columns="decided", values="videos"), make_confusion(row))
 
 
 def test_an_interval_has_no_negative_zero_and_a_dash_where_nothing_is():
@@ -174,9 +170,7 @@ def test_kappas_are_scikit_learns_mean_over_runs():
     row = made_up_decisions()
     (found,) = make_kappas([row], draws=50).to_dict("records")
     for name, weights in (("kappa", None), ("quadratic_kappa", "quadratic")):
-        expected = [
-            cohen_kappa_score(f.labels, f.probabilities.argmax(1), weights=weights) for f in row.folds
-        ]
+        expected = [cohen_kappa_score(f.labels, f.probabilities.argmax(1), weights=weights) for f in row.folds]
         assert found[name] == pytest.approx(100 * np.mean(expected))
         assert found[f"{name}_low"] < found[name] < found[f"{name}_high"]
 
@@ -184,7 +178,13 @@ def test_kappas_are_scikit_learns_mean_over_runs():
 def test_people_read_intervals_in_brackets_and_words_for_names():
     shown = show_intervals(make_kappas([made_up_decisions(features="end_to_end")], draws=50))
     assert shown.columns.tolist() == [
-        "features", "classifier", "task", "agreement", "within one", "kappa", "quadratic kappa"
-    ]  # fmt: skip
+        "features",
+        "classifier",
+        "task",
+        "agreement",
+        "within one",
+        "kappa",
+        "quadratic kappa",
+    ]
     assert shown["features"].item() == "end-to-end" and shown["task"].item() == "Lung severity"
     assert shown["kappa"].str.fullmatch(r"\d+\.\d \[\d+\.\d, \d+\.\d\]").all()

@@ -5,10 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lusbio import paths
 from lusbio.cohorts.covid_blues import DIAGNOSES, biomarkers_of, estimate_fio2, load_covid_blues, sf_of
 from lusbio.cohorts.download import read_published_table
 from lusbio.errors import CohortError
+from lusbio.files import data_folder
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS, group_names
 
 real_data = pytest.mark.skipif("LUSBIO_DATA" not in os.environ, reason="LUSBIO_DATA is not set")
@@ -152,10 +152,7 @@ def test_every_cell_that_is_not_understood_is_named(tmp_path):
     assert "severity.csv: video patient_4_L1: column 'Severity Score' is '1.5', expected 0, 1, 2, 3" in text
     assert "column 'A-lines' is 'maybe', expected yes, no or empty" in text
     assert "column 'video_file' is 'patient_4_L1' in more than one row" in text
-    clinical = [
-        *CLINICAL,
-        {"patient_id": "5", AIR: "9,5", OXYGEN: "980", LITRES: "two", HEALTHY: "1", COVID: "1"},
-    ]
+    clinical = [*CLINICAL, {"patient_id": "5", AIR: "9,5", OXYGEN: "980", LITRES: "two", HEALTHY: "1", COVID: "1"}]
     with pytest.raises(CohortError) as raised:
         load_covid_blues(write_cohort(tmp_path, clinical=clinical))
     text = str(raised.value)
@@ -172,7 +169,7 @@ def test_a_file_name_without_a_blue_point_is_refused(tmp_path):
 
 def all_patients_and_videos(folder: Path) -> Path:
     """The published tables with an empty file for every video that they name."""
-    source = paths.data_folder() / "covid_blues"
+    source = data_folder() / "covid_blues"
     for name in ("severity.csv", "clinical_variables.csv"):
         (folder / name).write_bytes((source / name).read_bytes())
     (folder / "lus_videos").mkdir()
@@ -197,5 +194,5 @@ def test_the_published_tables_give_the_published_counts(tmp_path):
 
 @real_data
 def test_the_part_on_this_machine_is_counted():
-    cohort = load_covid_blues(paths.data_folder() / "covid_blues")
+    cohort = load_covid_blues(data_folder() / "covid_blues")
     assert cohort.notes[0] == f"{len(cohort.table)} of 362 videos present"

@@ -223,10 +223,7 @@ def test_a_missing_table_says_how_to_get_it(tmp_path):
         read_published_table(tmp_path, "a.csv", "pocovid", [])
     assert how_to_get("pocovid") in str(raised.value)
     (tmp_path / "a.csv").write_text("x,y\n1 ,\n")
-    assert read_published_table(tmp_path, "a.csv", "pocovid", ["x"]).to_dict("list") == {
-        "x": ["1"],
-        "y": [""],
-    }
+    assert read_published_table(tmp_path, "a.csv", "pocovid", ["x"]).to_dict("list") == {"x": ["1"], "y": [""]}
     with pytest.raises(CohortError, match="column 'z' is missing"):
         read_published_table(tmp_path, "a.csv", "pocovid", ["x", "z"])
 

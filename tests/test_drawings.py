@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.patches import Circle
 
-from lusbio.drawings import draw_annotator, draw_idea
+from lusbio.report.drawings import draw_annotator, draw_idea
 from lusbio.vocabulary import BIOMARKER_GROUPS, BIOMARKER_NAMES, BIOMARKERS, TASKS
 
 
@@ -67,9 +67,7 @@ def test_ticks_are_the_labels_and_unknown_is_not_absent(ax):
     labels.iloc[[2, 6]], labels.iloc[30:35] = 1.0, np.nan
     draw_annotator(labels, ax=ax)
     ticks = [line for line in ax.lines if line.get_markerfacecolor() == "none"]
-    bold = [
-        text.get_text() for text in ax.texts if text.get_fontweight() == "bold" and text.get_fontsize() == 7
-    ]
+    bold = [text.get_text() for text in ax.texts if text.get_fontweight() == "bold" and text.get_fontsize() == 7]
     grey = [line for line in ax.lines if line.get_markerfacecolor() not in ("none", "#ffffff")]
     assert len(ticks) == 2 and len(grey) == 5
     assert bold == [BIOMARKERS[2].option, BIOMARKERS[6].option]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from small_cohort import make_small_cohort
 
-from lusbio.figures import (
+from lusbio.report.figures import (
     plot_biomarker_aucs,
     plot_biomarkers,
     plot_class_counts,
@@ -31,9 +31,7 @@ def test_class_counts_are_the_table_and_unknowns_are_said(ax, tmp_path):
     table = make_small_cohort(tmp_path).table
     table.loc[:2, "lung_severity"] = np.nan
     assert plot_class_counts(table, "lung_severity", ax=ax) is ax
-    assert [bar.get_width() for bar in ax.patches] == table[
-        "lung_severity"
-    ].value_counts().sort_index().tolist()
+    assert [bar.get_width() for bar in ax.patches] == table["lung_severity"].value_counts().sort_index().tolist()
     assert "3 unknown" in ax.get_title(loc="left") + ax.get_title()
 
 
@@ -50,10 +48,16 @@ def test_all_38_biomarkers_are_drawn_and_ticks_marked(ax):
 
 
 def test_biomarkers_without_an_auc_are_counted_not_drawn(ax):
-    table = pd.DataFrame({
-        "group": [b.group for b in BIOMARKERS], "option": [b.option for b in BIOMARKERS], "present": 3, "absent": 7,
-        "mean": [70.0] * 30 + [np.nan] * 8, "sd": 2.0,
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "group": [b.group for b in BIOMARKERS],
+            "option": [b.option for b in BIOMARKERS],
+            "present": 3,
+            "absent": 7,
+            "mean": [70.0] * 30 + [np.nan] * 8,
+            "sd": 2.0,
+        }
+    )
     plot_biomarker_aucs(table, ax=ax)
     assert len(ax.get_yticks()) == 30 and "8 biomarkers" in ax.get_xlabel()
 
@@ -71,6 +75,4 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path):
         save_figure(figure, tmp_path / folder, "fig")
         plt.close(figure)
     for suffix in (".png", ".pdf"):
-        assert (tmp_path / "a" / f"fig{suffix}").read_bytes() == (
-            tmp_path / "b" / f"fig{suffix}"
-        ).read_bytes()
+        assert (tmp_path / "a" / f"fig{suffix}").read_bytes() == (tmp_path / "b" / f"fig{suffix}").read_bytes()

@@ -15,11 +15,7 @@ def write_folder(folder: Path, **columns) -> Path:
     """Two patients with two videos each, as empty files, and a table with more columns if given."""
     videos = ["a1", "a2", "b1", "b2"]
     table = pd.DataFrame(
-        {
-            "video_id": videos,
-            "patient_id": [v[0] for v in videos],
-            "path": [f"videos/{v}.mp4" for v in videos],
-        }
+        {"video_id": videos, "patient_id": [v[0] for v in videos], "path": [f"videos/{v}.mp4" for v in videos]}
     )
     (folder / "videos").mkdir(parents=True, exist_ok=True)
     for path in table["path"]:
@@ -39,11 +35,7 @@ def test_a_folder_needs_three_columns_only(tmp_path):
 
 def test_labels_are_read(tmp_path):
     biomarker = BIOMARKER_NAMES[3]
-    columns = {
-        "lung_severity": [0, 1, None, 3],
-        biomarker: [1, 0, None, 1],
-        "sf_value": [460, 300, None, 200],
-    }
+    columns = {"lung_severity": [0, 1, None, 3], biomarker: [1, 0, None, 1], "sf_value": [460, 300, None, 200]}
     table = load_folder(write_folder(tmp_path, **columns)).table
     assert table["lung_severity"].tolist()[:2] == ["0", "1"] and pd.isna(table["lung_severity"][2])
     np.testing.assert_array_equal(table[biomarker], [1, 0, np.nan, 1])

@@ -7,13 +7,13 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 from small_cohort import TINY, make_small_cohort
 
-from lusbio.decisions import NETWORK, choose_by_validation, decide_with_experts
-from lusbio.elsewhere import CHOSEN, TASK, decide_elsewhere, find_other_cohort, predict_cohort
+from lusbio.cohorts.targets import BIOMARKER_TASK
 from lusbio.errors import LusbioError
-from lusbio.evidence import BIOMARKERS, END_TO_END, MAJORITY
-from lusbio.execution import execute_many
-from lusbio.experts import EXPERT_NAMES
-from lusbio.generalization import (
+from lusbio.experts.classifiers import EXPERT_NAMES
+from lusbio.experts.inputs import BIOMARKERS, END_TO_END, MAJORITY
+from lusbio.experts.other_cohort import CHOSEN, TASK, decide_elsewhere, find_other_cohort, predict_cohort
+from lusbio.experts.rows import NETWORK, choose_by_validation, decide_with_experts
+from lusbio.paper.generalization import (
     DIFFERENCE,
     METRICS,
     NO_FINDING,
@@ -27,10 +27,10 @@ from lusbio.generalization import (
     measure_severity,
     widen_table3,
 )
-from lusbio.labels import BIOMARKER_TASK
-from lusbio.metrics import task_metrics
-from lusbio.mixed import MIXED, find_mixed_runs, keep_real, list_mixed_runs, mix_cohorts
-from lusbio.runs import find_runs, prepare_cohort
+from lusbio.runs.mixed_cohort import MIXED, find_mixed_runs, keep_real, list_mixed_runs, mix_cohorts
+from lusbio.runs.spec import find_runs, prepare_cohort
+from lusbio.runs.train import execute_many
+from lusbio.statistics.metrics import task_metrics
 from lusbio.vocabulary import BIOMARKER_NAMES
 
 
@@ -237,9 +237,7 @@ def with_interval(table, features, classifier, low, high):
     return table
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "verdict"), [(1, 9, "better"), (-9, -1, "worse"), (-4, 6, "no difference")]
-)
+@pytest.mark.parametrize(("low", "high", "verdict"), [(1, 9, "better"), (-9, -1, "worse"), (-4, 6, "no difference")])
 def test_the_sentence_goes_whichever_way_the_difference_goes(table3, low, high, verdict):
     table = with_interval(table3, END_TO_END, NETWORK, 55, 75)
     table = with_interval(table, BIOMARKERS, CHOSEN, 40, 75)
@@ -254,9 +252,7 @@ def test_where_neither_is_above_chance_nothing_is_claimed(table3):
     table = with_interval(table3, END_TO_END, NETWORK, 30, 45)
     table = with_interval(table, BIOMARKERS, CHOSEN, 46, 60)
     table = with_interval(table, DIFFERENCE, f"{CHOSEN} minus {NETWORK}", 5, 9)
-    assert (
-        NO_FINDING in describe_generalization(table)[0] and "better" not in describe_generalization(table)[0]
-    )
+    assert NO_FINDING in describe_generalization(table)[0] and "better" not in describe_generalization(table)[0]
 
 
 def test_mixed_networks_stand_beside_the_others_and_change_nothing_of_them(found, with_mixed):
@@ -275,9 +271,7 @@ def test_mixed_networks_stand_beside_the_others_and_change_nothing_of_them(found
 
 def test_table3_holds_what_mixed_training_adds_by_pairs(found, with_mixed, table3):
     table = make_table3(with_mixed, 50)
-    mean = (
-        table[table["videos"] == "all"].set_index(["features", "classifier", "metric"])["mean"].sort_index()
-    )
+    mean = table[table["videos"] == "all"].set_index(["features", "classifier", "metric"])["mean"].sort_index()
     pair = mean[DIFFERENCE, f"{CHOSEN}, mixed minus own"]
     expected = mean[MIXED, CHOSEN] - mean[BIOMARKERS, CHOSEN]
     pd.testing.assert_series_equal(pair, expected, check_names=False)

@@ -3,14 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lusbio.models.i3d import (
-    STAGE_TIMES,
-    ClipConv,
-    I3DResNet50,
-    ResidualBlock,
-    inflate_kernel,
-    inflate_resnet50,
-)
+from lusbio.network.i3d import STAGE_TIMES, ClipConv, I3DResNet50, ResidualBlock, inflate_kernel, inflate_resnet50
 
 BLOCKS = (3, 4, 6, 3)
 
@@ -93,8 +86,7 @@ def test_a_convolution_of_clips_equals_torchs_and_so_do_its_gradients(kernel, st
     torch.testing.assert_close(ours, theirs)
     direction = torch.rand_like(ours)
     for mine, reference in zip(
-        *(torch.autograd.grad((y * direction).sum(), (clips, conv.weight)) for y in (ours, theirs)),
-        strict=True,
+        *(torch.autograd.grad((y * direction).sum(), (clips, conv.weight)) for y in (ours, theirs)), strict=True
     ):
         torch.testing.assert_close(mine, reference)
     if layout is torch.channels_last_3d:
@@ -124,9 +116,7 @@ def flat():
 def test_inflated_at_the_centre_of_time_it_is_the_2d_network_on_every_frame(flat):
     frames = torch.rand(2, 3, 1, 48, 40)
     network = inflated_network(flat, 6, centre=True)
-    maps = network.feature_maps(
-        frames.repeat_interleave(2, dim=1)
-    )  # pairs: the pool over time changes nothing
+    maps = network.feature_maps(frames.repeat_interleave(2, dim=1))  # pairs: the pool over time changes nothing
     for time in range(3):
         torch.testing.assert_close(maps[:, :, time], see_frames(flat, frames[:, time]), rtol=1e-3, atol=1e-4)
     mean = torch.stack([see_frames(flat, frames[:, time]).mean((2, 3)) for time in range(3)]).mean(0)
@@ -139,9 +129,7 @@ def test_up_to_the_pool_over_time_that_holds_for_any_video(flat):
     network = inflated_network(flat, 5, centre=True)
     maps = network.blocks[1](network.blocks[0](clips.transpose(1, 2)))
     for time in range(5):
-        torch.testing.assert_close(
-            maps[:, :, time], see_frames(flat, clips[:, time], 1), rtol=1e-3, atol=1e-4
-        )
+        torch.testing.assert_close(maps[:, :, time], see_frames(flat, clips[:, time], 1), rtol=1e-3, atol=1e-4)
 
 
 def test_repeated_in_time_a_boring_video_is_its_picture_away_from_the_ends(flat):
@@ -150,9 +138,7 @@ def test_repeated_in_time_a_boring_video_is_its_picture_away_from_the_ends(flat)
     maps = network.feature_maps(picture[:, None].expand(1, 40, 1, 32, 32))
     expected = see_frames(flat, picture)
     torch.testing.assert_close(maps[:, :, 10], expected, rtol=1e-3, atol=1e-4)
-    assert (
-        maps[:, :, 0] - expected
-    ).abs().max() > 0.1 * expected.abs().max()  # zeros beyond the end are seen
+    assert (maps[:, :, 0] - expected).abs().max() > 0.1 * expected.abs().max()  # zeros beyond the end are seen
 
 
 def test_it_equals_monais_resnet50_frame_by_frame():
@@ -160,7 +146,7 @@ def test_it_equals_monais_resnet50_frame_by_frame():
     torch.manual_seed(0)
     theirs = nets.resnet50(
         spatial_dims=2, n_input_channels=1, num_classes=5, conv1_t_stride=2, bias_downsample=False, shortcut_type="B"
-    ).eval()  # fmt: skip
+    ).eval()
     network = inflated_network(theirs.state_dict(), 2, centre=True)
     frames = torch.rand(3, 1, 64, 64)
     with torch.no_grad():
@@ -171,10 +157,17 @@ def test_it_equals_monais_resnet50_frame_by_frame():
 def test_names_and_number_of_parameters_are_pytorchvideos():
     network = I3DResNet50(400, 8, in_channels=3)
     names = network.state_dict()
-    assert {"blocks.0.conv.weight", "blocks.0.norm.running_var", "blocks.1.res_blocks.0.branch1_conv.weight",
-            "blocks.1.res_blocks.0.branch1_norm.bias", "blocks.1.res_blocks.0.branch2.conv_a.weight",
-            "blocks.4.res_blocks.5.branch2.norm_c.weight", "blocks.5.res_blocks.2.branch2.conv_b.weight",
-            "blocks.6.proj.weight", "blocks.6.proj.bias"} <= set(names)  # fmt: skip
+    assert {
+        "blocks.0.conv.weight",
+        "blocks.0.norm.running_var",
+        "blocks.1.res_blocks.0.branch1_conv.weight",
+        "blocks.1.res_blocks.0.branch1_norm.bias",
+        "blocks.1.res_blocks.0.branch2.conv_a.weight",
+        "blocks.4.res_blocks.5.branch2.norm_c.weight",
+        "blocks.5.res_blocks.2.branch2.conv_b.weight",
+        "blocks.6.proj.weight",
+        "blocks.6.proj.bias",
+    } <= set(names)
     assert not any(name.startswith("blocks.2.") for name in names)  # the pool over time
     # 28.04 million in the table of PyTorchVideo's model zoo
     assert round(sum(p.numel() for p in network.parameters()) / 1e6, 2) == 28.04

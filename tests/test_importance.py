@@ -5,13 +5,13 @@ import pytest
 from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LogisticRegression
 from small_cohort import TINY, make_small_cohort
-from test_decisions import made_up_run
+from test_rows import made_up_run
 
-from lusbio.decisions import choose_by_validation, decide_with_experts
-from lusbio.experts import Expert
-from lusbio.importance import describe_importance, make_importance, permute_columns
-from lusbio.metrics import task_metrics
-from lusbio.runs import PreparedCohort, prepare_cohort
+from lusbio.experts.classifiers import Expert
+from lusbio.experts.rows import choose_by_validation, decide_with_experts
+from lusbio.paper.importance import describe_importance, make_importance, permute_columns
+from lusbio.runs.spec import PreparedCohort, prepare_cohort
+from lusbio.statistics.metrics import task_metrics
 from lusbio.vocabulary import BIOMARKER_GROUPS, BIOMARKER_NAMES
 
 

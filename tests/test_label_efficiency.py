@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 from small_cohort import TINY, make_small_cohort
-from test_decisions import made_up_run
+from test_rows import made_up_run
 
-from lusbio import label_efficiency
-from lusbio.label_efficiency import compare_label_needs, make_label_efficiency
-from lusbio.runs import prepare_cohort
+from lusbio.paper import label_efficiency
+from lusbio.paper.label_efficiency import compare_label_needs, make_label_efficiency
+from lusbio.runs.spec import prepare_cohort
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 from small_cohort import TINY, make_small_cohort
 
-from lusbio import leakage
+from lusbio.cohorts.splits import check_no_leakage
 from lusbio.errors import LeakageError, LusbioError
-from lusbio.evidence import END_TO_END, MAJORITY
-from lusbio.execution import execute_many
-from lusbio.generalization import SOURCE_ONLY
-from lusbio.leakage import (
+from lusbio.experts.inputs import END_TO_END, MAJORITY
+from lusbio.paper import leakage
+from lusbio.paper.generalization import SOURCE_ONLY
+from lusbio.paper.leakage import (
     DIAGNOSIS,
     FILES,
     FRAMES,
@@ -34,8 +34,8 @@ from lusbio.leakage import (
     pretend_videos_are_patients,
 )
 from lusbio.profiles import PROFILES
-from lusbio.runs import prepare_cohort
-from lusbio.splits import check_no_leakage
+from lusbio.runs.spec import prepare_cohort
+from lusbio.runs.train import execute_many
 
 
 def make_material(labels_of_group, *, videos=4, signal=0.0, fingerprint=("group", 2.0), n_sources=6, seed=0):
@@ -44,10 +44,14 @@ def make_material(labels_of_group, *, videos=4, signal=0.0, fingerprint=("group"
     n_groups = len(labels_of_group)
     group = np.repeat(np.arange(n_groups), videos)
     labels = np.asarray(labels_of_group)[group]
-    units = pd.DataFrame({
-        "video": [f"v{k}" for k in range(len(group))], "patient": [f"p{k // 2}" for k in range(len(group))],
-        "group": [f"{g % n_sources}-g{g}" for g in group], "source": [str(g % n_sources) for g in group],
-    })  # fmt: skip
+    units = pd.DataFrame(
+        {
+            "video": [f"v{k}" for k in range(len(group))],
+            "patient": [f"p{k // 2}" for k in range(len(group))],
+            "group": [f"{g % n_sources}-g{g}" for g in group],
+            "source": [str(g % n_sources) for g in group],
+        }
+    )
     unit, strength = fingerprint
     owner = pd.factorize(units[unit])[0]
     patterns, classes = rng.normal(size=(owner.max() + 1, 196)), rng.normal(size=(labels.max() + 1, 196))
@@ -69,9 +73,7 @@ def accuracy_by_rung(material, features=PIXELS, rungs=(), repeats=3):
 
 
 def test_a_fingerprint_of_the_patient_scores_high_where_it_leaks_and_chance_where_it_does_not():
-    labels = np.random.default_rng(1).permutation(
-        np.arange(24) % 3
-    )  # the class says nothing about the pictures
+    labels = np.random.default_rng(1).permutation(np.arange(24) % 3)  # the class says nothing about the pictures
     found = accuracy_by_rung(make_material(labels))
     assert min(found["frame"], found["video"], found["patient"]) > 0.9
     assert max(found["group"], found["source"]) < 0.5
@@ -198,10 +200,7 @@ def test_only_convex_videos_are_asked(prepared, cohort):
     material = ask_diagnosis(prepared)
     assert len(material.labels) == len(cohort.table) - 1 and set(prepared.cohort.table["probe"]) == {"convex"}
     assert material.classes == ("healthy", "COVID pneumonia", "interstitial lung disease")
-    assert (
-        material.pixels.shape == (39, FRAMES, 14 * 14)
-        and 0 <= material.pixels.min() <= material.pixels.max() <= 1
-    )
+    assert material.pixels.shape == (39, FRAMES, 14 * 14) and 0 <= material.pixels.min() <= material.pixels.max() <= 1
     assert material.files["width"].unique() == 32 and set(material.files["container"]) == {".npy"}
     assert list(material.units) == list(RUNGS)[1:] and set(material.units["source"]) == set("0123")
 

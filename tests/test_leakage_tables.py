@@ -8,8 +8,8 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_sco
 from small_cohort import TINY, make_small_cohort
 from test_leakage import as_pocovid, make_material
 
-from lusbio.evidence import END_TO_END
-from lusbio.leakage import (
+from lusbio.experts.inputs import END_TO_END
+from lusbio.paper.leakage import (
     FRAMES,
     PIXELS,
     RUNGS,
@@ -20,7 +20,7 @@ from lusbio.leakage import (
     decide_by_frequency,
     decide_by_known_source,
 )
-from lusbio.leakage_tables import (
+from lusbio.paper.leakage_tables import (
     DIAGNOSIS_METRICS,
     arrange_for_figure,
     compare_intervals,
@@ -34,8 +34,8 @@ from lusbio.leakage_tables import (
     show_down_to,
     widen_ladder,
 )
-from lusbio.result_figures import plot_results
-from lusbio.runs import prepare_cohort
+from lusbio.report.result_figures import plot_results
+from lusbio.runs.spec import prepare_cohort
 
 LABELS = np.random.default_rng(1).permutation(np.arange(24) % 3)
 
@@ -70,9 +70,7 @@ def test_the_measure_equals_scikit_learn_s_under_any_weights():
     for draw, weight in enumerate(weights):
         kept = {"sample_weight": weight}
         assert found["accuracy"][draw] == pytest.approx(accuracy_score(labels, decided, **kept))
-        assert found["balanced_accuracy"][draw] == pytest.approx(
-            balanced_accuracy_score(labels, decided, **kept)
-        )
+        assert found["balanced_accuracy"][draw] == pytest.approx(balanced_accuracy_score(labels, decided, **kept))
     plain = measure_diagnosis(labels, probabilities, np.ones((1, 60)))["auc"][0]
     assert plain == pytest.approx(roc_auc_score(labels, probabilities, multi_class="ovo", average="weighted"))
 
@@ -87,8 +85,12 @@ def test_the_ladder_has_every_rung_and_says_how_many_videos_and_units(table, mat
     assert set(table["n_videos"]) == {96} and set(table["metric"]) == set(DIAGNOSIS_METRICS)
     pixels = table[(table["features"] == PIXELS) & (table["metric"] == "accuracy")]
     assert dict(zip(pixels["rung"], pixels["n_units"], strict=True)) == {
-        "frame": 96 * FRAMES, "video": 96, "patient": 48, "group": 24, "source": 6,
-    }  # fmt: skip
+        "frame": 96 * FRAMES,
+        "video": 96,
+        "patient": 48,
+        "group": 24,
+        "source": 6,
+    }
     assert (pixels["ci_low"] <= pixels["mean"]).all() and (pixels["mean"] <= pixels["ci_high"]).all()
     means = pixels.set_index("rung")["mean"]
     assert means["frame"] > 95 > means["group"]
@@ -149,10 +151,7 @@ def test_the_line_above_the_table_says_how_many_videos_of_how_many(tmp_path):
     cohort = as_pocovid(make_small_cohort(tmp_path, simulated=False))
     prepared = prepare_cohort(cohort, TINY, protocol="cross")
     line = describe_material(ask_diagnosis(prepared), prepared)
-    assert (
-        "**Real** patients, cohort `pocovid`: 40 convex videos of 10 conservative groups (healthy: 14 in 7, "
-        in line
-    )
+    assert "**Real** patients, cohort `pocovid`: 40 convex videos of 10 conservative groups (healthy: 14 in 7, " in line
     assert ") and 4 sources · 40 of 131 videos present · " in line and "commit `" in line
     assert "p0_v0" not in line and "0-g0" not in line
 
@@ -169,9 +168,7 @@ def test_the_sentences_give_both_ends_every_step_and_what_needs_no_picture(table
     ("low", "high", "verdict"), [(1, 9, "a rise, and"), (-9, -1, "a fall, and"), (-4, 6, "no difference")]
 )
 def test_a_step_is_called_what_its_interval_says(table, falls, low, high, verdict):
-    step = falls.iloc[:3].assign(
-        features=END_TO_END, ci_low=low, ci_high=high, rung="video", next_rung="group"
-    )
+    step = falls.iloc[:3].assign(features=END_TO_END, ci_low=low, ci_high=high, rung="video", next_rung="group")
     sentence = describe_ladder(table, pd.concat([falls, step]))[5]
     assert sentence.startswith("End-to-end, from video to conservative group: balanced accuracy")
     assert verdict in sentence
@@ -189,6 +186,4 @@ def test_severity_is_told_across_and_within_sources():
     apart = replace(material, units=material.units.assign(source=material.labels.astype(str)))
     decided = climb(apart, PIXELS, ["video"], repeats=1)[0] | decide_by_known_source(apart)
     told = describe_severity(make_ladder(decided, apart, 50), apart)
-    assert (
-        "0 of 2 sources have both" in told[0] and "AUC of 100" in told[0] and "not defined within" in told[1]
-    )
+    assert "0 of 2 sources have both" in told[0] and "AUC of 100" in told[0] and "not defined within" in told[1]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from lusbio.cohorts.folder import cohort_name
-from lusbio.notebooks import PARAMETERS
-from lusbio.paths import ROOT
+from lusbio.files import ROOT
+from lusbio.publish.run_notebook import PARAMETERS
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -23,7 +23,7 @@ PAPER = LISTS[0] + LISTS[1]  # of every cohort, and of the synthetic one
 
 RESULT = """
 import json
-from lusbio.paths import figures_folder
+from lusbio.files import figures_folder
 folder = figures_folder(profile, cohort)
 folder.mkdir(parents=True, exist_ok=True)
 run = {"simulated": True, "videos": 1, "patients": 1, "commit": "0", "devices": [], "precision": [], "notes": [],
@@ -41,8 +41,13 @@ def _make(folder: Path, *arguments: str, python: str = sys.executable) -> subpro
     environment = {name: value for name, value in os.environ.items() if not name.startswith(inherited)}
     return subprocess.run(
         ["make", f"PYTHON={python}", *arguments],
-        cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
 
 
 @pytest.fixture
@@ -55,9 +60,7 @@ def checkout(tmp_path, write_notebook) -> Path:
     shutil.copytree(ROOT / "lusbio", folder / "lusbio", ignore=shutil.ignore_patterns("__pycache__"))
     for name in PAPER:
         code = "import lusbio\nprint(profile, cohort, jobs, lusbio.__file__)"
-        write_notebook(
-            folder / "notebooks" / f"{name}.ipynb", code + (RESULT if name == "02_biomarkers" else "")
-        )
+        write_notebook(folder / "notebooks" / f"{name}.ipynb", code + (RESULT if name == "02_biomarkers" else ""))
     long_ago = time.time() - 3600
     for path in folder.rglob("*"):
         os.utime(path, (long_ago, long_ago))
@@ -69,14 +72,12 @@ def _planned(folder: Path, *arguments: str) -> list[list[str]]:
     result = _make(folder, "-n", "paper", *arguments)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.replace("\\\n", " ").splitlines()
-    return [shlex.split(line)[4:] for line in lines if " -m lusbio.notebooks run " in line]
+    return [shlex.split(line)[4:] for line in lines if " -m lusbio.publish.run_notebook run " in line]
 
 
 def test_the_paper_is_a_typed_list_that_trains_once_and_second():
     notebooks = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
-    assert {name for listed in LISTS for name in listed} == notebooks - {
-        "90_your_task"
-    }  # which trains by itself
+    assert {name for listed in LISTS for name in listed} == notebooks - {"90_your_task"}  # which trains by itself
     assert PAPER[:2] == ["01_cohort", "02_biomarkers"]
 
 

@@ -7,7 +7,7 @@ import pytest
 from test_videos import broken_files, moving_bar
 
 from lusbio.errors import CohortError, VideoError
-from lusbio.many_videos import check_files, look_at_each
+from lusbio.scoring.many_videos import check_files, look_at_each
 from lusbio.videos import decode_video, encode_video
 
 PATIENCE_S = 60
@@ -44,7 +44,7 @@ def test_the_first_result_is_there_before_the_last_video_is_decoded(paths, monke
         return decode_video(path, size)
 
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    monkeypatch.setattr("lusbio.many_videos.decode_video", decode)
+    monkeypatch.setattr("lusbio.scoring.many_videos.decode_video", decode)
     results = look_at_each(paths, 16, len)
     assert next(results) == 1
     first_is_there.set()
@@ -67,7 +67,7 @@ def test_one_video_is_decoded_while_another_is_looked_at(paths, monkeypatch):
         return len(frames)
 
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    monkeypatch.setattr("lusbio.many_videos.decode_video", decode)
+    monkeypatch.setattr("lusbio.scoring.many_videos.decode_video", decode)
     assert list(look_at_each(paths[:2], 16, look)) == [1, 2]
 
 
@@ -86,7 +86,7 @@ def test_frames_are_forgotten_however_many_videos_there_are(paths, monkeypatch):
         return frames
 
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    monkeypatch.setattr("lusbio.many_videos.decode_video", decode)
+    monkeypatch.setattr("lusbio.scoring.many_videos.decode_video", decode)
     assert list(look_at_each(paths * 5, 16, len)) == [*range(1, 13)] * 5
     gc.collect()
     assert max(most) <= 4 and not held
@@ -97,8 +97,10 @@ def test_broken_videos_are_handed_over_as_errors_in_their_place(paths, tmp_path)
     broken = list(broken_files(tmp_path, tmp_path / "good.mp4").values())
     results = list(look_at_each([*broken, paths[0], *broken], 16, len))
     assert [isinstance(result, VideoError) for result in results] == [
-        *[True] * len(broken), False, *[True] * len(broken)
-    ]  # fmt: skip
+        *[True] * len(broken),
+        False,
+        *[True] * len(broken),
+    ]
     assert all(str(path) in str(error) for path, error in zip(broken, results, strict=False))
 
 
@@ -117,7 +119,7 @@ def test_missing_empty_and_foreign_files_are_named_without_decoding(paths, tmp_p
         decoded.append(path)
         return decode_video(path, size)
 
-    monkeypatch.setattr("lusbio.many_videos.decode_video", decode)
+    monkeypatch.setattr("lusbio.scoring.many_videos.decode_video", decode)
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "notes.txt").write_text("hello")
     bad = [tmp_path / "empty.mp4", tmp_path / "notes.txt", tmp_path / "missing.mp4", tmp_path]

@@ -3,7 +3,7 @@ import pytest
 import sklearn.metrics
 
 from lusbio.errors import LusbioError
-from lusbio.metrics import (
+from lusbio.statistics.metrics import (
     BIOMARKER_METRICS,
     TASK_METRICS,
     bin_equally,
@@ -66,9 +66,7 @@ def test_an_absent_class_changes_the_auc_only_by_renormalising():
 
 
 def test_one_class_alone_has_no_auc():
-    metrics = task_metrics(
-        np.zeros(3, dtype=int), np.array([[0.6, 0.4, 0.0], [0.2, 0.8, 0.0], [1.0, 0.0, 0.0]])
-    )
+    metrics = task_metrics(np.zeros(3, dtype=int), np.array([[0.6, 0.4, 0.0], [0.2, 0.8, 0.0], [1.0, 0.0, 0.0]]))
     assert np.isnan(metrics["auc"])
     assert metrics["absent_classes"] == (1, 2)
     assert metrics["accuracy"] == pytest.approx(2 / 3)
@@ -130,9 +128,7 @@ def test_biomarker_metrics_equal_scikit_learns():
         "weighted_precision": sklearn.metrics.precision_score(truth, predicted, **weighted),
         "weighted_recall": sklearn.metrics.recall_score(truth, predicted, **weighted),
         "weighted_f1": sklearn.metrics.f1_score(truth, predicted, **weighted),
-        "mean_auc": sklearn.metrics.roc_auc_score(
-            truth[:, others], probabilities[:, others], average="macro"
-        ),
+        "mean_auc": sklearn.metrics.roc_auc_score(truth[:, others], probabilities[:, others], average="macro"),
         "aucs": 37,
     }
     assert ours == pytest.approx(expected)
@@ -148,9 +144,7 @@ def test_unknown_biomarkers_count_nowhere():
     known = ~np.isnan(labels[:, 0])
     predicted = probabilities[known, 0] > 0.5
     assert one["weighted_f1"] == pytest.approx(sklearn.metrics.f1_score(labels[known, 0], predicted))
-    assert (
-        one["exact_match"] == one["element_accuracy"] == pytest.approx(np.mean(labels[known, 0] == predicted))
-    )
+    assert one["exact_match"] == one["element_accuracy"] == pytest.approx(np.mean(labels[known, 0] == predicted))
 
 
 def test_nothing_known_gives_nan_and_no_warning():
@@ -168,9 +162,7 @@ def test_biomarker_aucs_have_one_row_each_with_their_support():
     assert table.loc[0, "support_present"] + table.loc[0, "support_absent"] == 50
     assert table.loc[1, "support_absent"] == 0
     assert np.isnan(table.loc[1, "auc"])
-    assert table.loc[0, "auc"] == pytest.approx(
-        sklearn.metrics.roc_auc_score(labels[10:, 0], probabilities[10:, 0])
-    )
+    assert table.loc[0, "auc"] == pytest.approx(sklearn.metrics.roc_auc_score(labels[10:, 0], probabilities[10:, 0]))
 
 
 def test_biomarkers_that_do_not_belong_together_are_refused():

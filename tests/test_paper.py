@@ -16,19 +16,22 @@ ROOT = Path(__file__).resolve().parents[1]
 CLASSES = {
     "lung_severity": ["0", "1", "2", "3"],
     "sf_ratio": [">430", "275-430", "180-275", "<180"],
-    "disease": ["healthy", "COVID pneumonia", "interstitial lung disease", "asthma/COPD exacerbation",
-                "cardiogenic pulmonary edema", "other lung disease", "other non-lung disease"],
-}  # fmt: skip
+    "disease": [
+        "healthy",
+        "COVID pneumonia",
+        "interstitial lung disease",
+        "asthma/COPD exacerbation",
+        "cardiogenic pulmonary edema",
+        "other lung disease",
+        "other non-lung disease",
+    ],
+}
 """Spelled out: the numbers are recomputed without the package."""
 
 
 def make_smoke(folder: Path) -> Path:
     """Run `make smoke` with everything it makes in a folder; returns where its tables lie."""
-    environment = {
-        **os.environ,
-        "LUSBIO_BUILD": str(folder / "build"),
-        "LUSBIO_FIGURES": str(folder / "figures"),
-    }
+    environment = {**os.environ, "LUSBIO_BUILD": str(folder / "build"), "LUSBIO_FIGURES": str(folder / "figures")}
     for variable in ("MAKEFLAGS", "LUSBIO_DATA"):  # with real patients at hand the paper has more to show
         environment.pop(variable, None)
     command = ["make", "--no-print-directory", "smoke", f"PYTHON={sys.executable}", "JOBS=2"]
@@ -85,26 +88,18 @@ FIGURES = [
 def test_make_smoke_makes_every_table_and_figure(smoke):
     tables = {f"{name}.{suffix}" for name in TABLES for suffix in ("csv", "md")}
     figures = {f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "pdf")}
-    assert {path.name for path in smoke.iterdir()} == {
-        *tables, *figures, "run.json", "timing.json"
-    }  # fmt: skip
+    assert {path.name for path in smoke.iterdir()} == {*tables, *figures, "run.json", "timing.json"}
 
 
 def test_every_cell_of_table1_is_a_number_with_an_interval_around_it(smoke):
     table = pd.read_csv(smoke / "table1.csv")
-    networks, experts = (
-        3 + 1,
-        7 * (3 + 3 + 1 + 2 + 3),
-    )  # end to end, biomarkers, pretrained, severity's, crossed
+    networks, experts = (3 + 1, 7 * (3 + 3 + 1 + 2 + 3))  # end to end, biomarkers, pretrained, severity's, crossed
     anchors = 3 * 4
     assert len(table) == 2 * (networks + experts + anchors)
     assert table.drop(columns=["published_mean", "published_sd"]).notna().all(axis=None)
     assert ((table["ci_low"] <= table["ci_high"]) & table["mean"].between(0, 100)).all()
     assert table["published_mean"].notna().sum() == 134
-    assert (
-        "**Simulated**" in (smoke / "table1.md").read_text()
-        and "`smoke`" in (smoke / "table1.md").read_text()
-    )
+    assert "**Simulated**" in (smoke / "table1.md").read_text() and "`smoke`" in (smoke / "table1.md").read_text()
 
 
 def recompute(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
@@ -119,9 +114,7 @@ def recompute(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]
     else:
         auc = roc_auc_score(labels, kept, multi_class="ovo", average="weighted", labels=present)
     decided = probabilities.argmax(1)
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, decided, average="weighted", zero_division=0
-    )
+    precision, recall, f1, _ = precision_recall_fscore_support(labels, decided, average="weighted", zero_division=0)
     return {"accuracy": recall, "precision": precision, "f1": f1, "auc": auc}
 
 
@@ -153,9 +146,7 @@ def recomputed(smoke, cohort) -> dict[tuple[str, str, str], list[dict[str, float
         for path in sorted((folder / "experts").glob("*.csv")):
             features, task, name, _ = path.stem.split("-")
             if "_share_" not in features:
-                found.append(
-                    (features, name.replace("_", " "), task, pd.read_csv(path, dtype={"video_id": str}))
-                )
+                found.append((features, name.replace("_", " "), task, pd.read_csv(path, dtype={"video_id": str})))
         tested = own["split"].to_numpy() == "test"
         for *key, predictions in found:
             labels = cohort.loc[own["video_id"], key[2]].map(CLASSES[key[2]].index).to_numpy()[tested]
@@ -188,17 +179,18 @@ def test_table2_follows_from_the_predictions_of_the_biomarker_networks(smoke, co
         said = (p > 0.5).astype(int)
         scores = precision_recall_fscore_support(labels, said, average="weighted", zero_division=0)[:3]
         both = [k for k in range(labels.shape[1]) if len(set(labels[:, k])) == 2]
-        runs.append({
-            "element_accuracy": (labels == said).mean(), "exact_match": (labels == said).all(1).mean(),
-            **dict(zip(("weighted_precision", "weighted_recall", "weighted_f1"), scores, strict=True)),
-            "mean_auc": np.mean([roc_auc_score(labels[:, k], p[:, k]) for k in both]),
-        })  # fmt: skip
+        runs.append(
+            {
+                "element_accuracy": (labels == said).mean(),
+                "exact_match": (labels == said).all(1).mean(),
+                **dict(zip(("weighted_precision", "weighted_recall", "weighted_f1"), scores, strict=True)),
+                "mean_auc": np.mean([roc_auc_score(labels[:, k], p[:, k]) for k in both]),
+            }
+        )
     table = pd.read_csv(smoke / "table2.csv").set_index("metric")
     assert len(runs) == 3 and set(table.index) == set(runs[0])
     for metric in table.index:
-        assert table.loc[metric, "mean"] == pytest.approx(
-            100 * np.mean([run[metric] for run in runs]), abs=1e-6
-        )
+        assert table.loc[metric, "mean"] == pytest.approx(100 * np.mean([run[metric] for run in runs]), abs=1e-6)
 
 
 def test_table4_follows_from_the_grades_of_the_specialist(smoke, cohort):
@@ -215,9 +207,7 @@ def test_table4_follows_from_the_grades_of_the_specialist(smoke, cohort):
                 kappas = cohen_kappa_score(specialist, grades), quadratic
                 found[rater].append(((specialist.to_numpy() == np.asarray(grades)).mean(), *kappas))
     for rater, values in found.items():
-        for metric, value in zip(
-            ("agreement", "kappa", "quadratic_kappa"), np.mean(values, axis=0), strict=True
-        ):
+        for metric, value in zip(("agreement", "kappa", "quadratic_kappa"), np.mean(values, axis=0), strict=True):
             assert table[rater, metric] == pytest.approx(100 * value, abs=1e-6), (rater, metric)
 
 
@@ -227,11 +217,7 @@ def test_the_page_of_the_paper_holds_every_table_and_figure(smoke):
         assert f"Table {number}" in page
     for number in range(1, 5):
         assert f"Fig. {number}" in page
-    assert (
-        "Simulated patients" in page
-        and 'src="http' not in page
-        and page.count("data:image/png") >= len(FIGURES)
-    )
+    assert "Simulated patients" in page and 'src="http' not in page and page.count("data:image/png") >= len(FIGURES)
 
 
 def test_executed_notebooks_are_pages_that_need_no_network(smoke):
@@ -247,10 +233,7 @@ def without_minutes(path: Path) -> bytes:
     """The content of a file; of Table 1 without its last column, the minutes of training."""
     if path.stem != "table1" or path.suffix not in (".csv", ".md"):
         return path.read_bytes()
-    ends = {
-        ".csv": re.compile(rb",[^,\n]*$", re.MULTILINE),
-        ".md": re.compile(rb"\|[^|\n]*\|$", re.MULTILINE),
-    }
+    ends = {".csv": re.compile(rb",[^,\n]*$", re.MULTILINE), ".md": re.compile(rb"\|[^|\n]*\|$", re.MULTILINE)}
     return ends[path.suffix].sub(b"", path.read_bytes())
 
 
@@ -266,10 +249,19 @@ def test_a_student_adds_a_task_of_their_own(smoke):
     build = smoke.parents[2] / "build"
     environment = {**os.environ, "LUSBIO_BUILD": str(build), "LUSBIO_FIGURES": str(smoke.parents[1])}
     output = build / "90_your_task.ipynb"
-    command = [sys.executable, "-m", "lusbio.notebooks", "run", "notebooks/90_your_task.ipynb", "--output", str(output),
-               "--profile", "smoke", "--jobs", "2"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "lusbio.publish.run_notebook",
+        "run",
+        "notebooks/90_your_task.ipynb",
+        "--output",
+        str(output),
+        "--profile",
+        "smoke",
+        "--jobs",
+        "2",
+    ]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert (
-        sum(folder.name.startswith("more_than_nasal_cannula") for folder in (build / "runs").iterdir()) == 3
-    )
+    assert sum(folder.name.startswith("more_than_nasal_cannula") for folder in (build / "runs").iterdir()) == 3

@@ -5,7 +5,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lusbio import paths
 from lusbio.cohorts.download import EMERGENCY_LICENSE, read_registry
 from lusbio.cohorts.pocovid import (
     COLUMNS,
@@ -18,16 +17,40 @@ from lusbio.cohorts.pocovid import (
     read_licences,
 )
 from lusbio.errors import CohortError
+from lusbio.files import data_folder
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS, group_names
 
 real_data = pytest.mark.skipif("LUSBIO_DATA" not in os.environ, reason="LUSBIO_DATA is not set")
 
 PUBLISHED_COLUMNS = (
-    "Filename", "URL (Video Name)", "Label", "Lung Severity Score", "License", "LinkToLicense", "Type", "Probe",
-    "Source ID", "Comments from web site", "Title", "MD2", "Framerate", "Resolution", "Length (frames)", "Gender",
-    "Patient ID / Name", "Unnamed: 28", "Effusion", "Consolidations", "B-lines", "A-lines",
-    "Pleural line irregularities", "Air bronchogram", "Healthy", "Fever", "Other",
-)  # fmt: skip
+    "Filename",
+    "URL (Video Name)",
+    "Label",
+    "Lung Severity Score",
+    "License",
+    "LinkToLicense",
+    "Type",
+    "Probe",
+    "Source ID",
+    "Comments from web site",
+    "Title",
+    "MD2",
+    "Framerate",
+    "Resolution",
+    "Length (frames)",
+    "Gender",
+    "Patient ID / Name",
+    "Unnamed: 28",
+    "Effusion",
+    "Consolidations",
+    "B-lines",
+    "A-lines",
+    "Pleural line irregularities",
+    "Air bronchogram",
+    "Healthy",
+    "Fever",
+    "Other",
+)
 FLAGS = ("Effusion", "Consolidations", "B-lines", "A-lines", "Air bronchogram", "Healthy")
 
 
@@ -68,7 +91,7 @@ ROWS = [
     made_up_row("Cov_still", Type="Image"),
     slipped(made_up_row("Reg_slipped", Label="regular", Healthy="1", **{"B-lines": "1", "Framerate": "15"})),
     *(made_up_row(name, Label="Viral pneumonia") for pair in DUPLICATES.items() for name in pair),
-]  # fmt: skip
+]
 
 
 def write_cohort(folder: Path, rows=ROWS) -> Path:
@@ -237,15 +260,8 @@ def test_every_cell_that_is_not_understood_is_named(tmp_path):
     with pytest.raises(CohortError) as raised:
         load_pocovid(tmp_path)
     text = str(raised.value)
-    for column, value in {
-        "Label": "flu",
-        "Effusion": "np",
-        "Probe": "phased",
-        "Lung Severity Score": "4",
-    }.items():
-        assert (
-            f"dataset_metadata.csv: video 'Cov_odd': column {column!r} is {value!r}, expected one of" in text
-        )
+    for column, value in {"Label": "flu", "Effusion": "np", "Probe": "phased", "Lung Severity Score": "4"}.items():
+        assert f"dataset_metadata.csv: video 'Cov_odd': column {column!r} is {value!r}, expected one of" in text
 
 
 def test_absent_data_say_how_to_get_them(tmp_path):
@@ -263,7 +279,7 @@ def test_labels_map_to_three_diseases():
 @pytest.fixture
 def everything(tmp_path):
     """The published metadata with an empty file for every video upstream."""
-    source = paths.data_folder() / "pocovid"
+    source = data_folder() / "pocovid"
     (tmp_path / "dataset_metadata.csv").write_bytes((source / "dataset_metadata.csv").read_bytes())
     for path in read_registry("pocovid")["path"]:
         local = tmp_path / path.removeprefix("data/")
@@ -308,8 +324,8 @@ def test_groups_of_the_published_videos_are_coarser_than_patients_and_finer_than
 
 @real_data
 def test_the_part_on_this_machine_is_counted():
-    cohort = load_pocovid(paths.data_folder() / "pocovid")
-    present = sum(path.is_file() for path in (paths.data_folder() / "pocovid/pocus_videos").rglob("*"))
+    cohort = load_pocovid(data_folder() / "pocovid")
+    present = sum(path.is_file() for path in (data_folder() / "pocovid/pocus_videos").rglob("*"))
     assert cohort.notes[0] == f"{present} of 131 videos present"
     bits = cohort.table[list(BIOMARKER_NAMES)]
     assert (bits.isin([0, 1]) | bits.isna()).all(axis=None)

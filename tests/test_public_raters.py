@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lusbio.agreement import make_public_raters_table
 from lusbio.cohorts.public_raters import read_public_raters
 from lusbio.errors import CohortError
+from lusbio.paper.agreement import make_public_raters_table
 
 
 def test_the_real_raters_agree_as_was_measured_by_hand(data_folder):

@@ -7,16 +7,14 @@ from sklearn.metrics import roc_auc_score
 from small_cohort import TINY, make_small_cohort
 
 from lusbio.cohorts import covid_blues
-from lusbio.decisions import NETWORK, Decisions, FoldResult, choose_by_validation
-from lusbio.elsewhere import CHOSEN, predict_cohort
+from lusbio.cohorts.targets import BIOMARKER_TASK, encode_task
 from lusbio.errors import LusbioError
-from lusbio.evidence import BIOMARKERS, END_TO_END, Evidence
-from lusbio.execution import execute, execute_many
-from lusbio.generalization import DIFFERENCE
-from lusbio.labels import BIOMARKER_TASK, encode_task
-from lusbio.leakage import FRAMES, PIXELS, SIZE
-from lusbio.mixed import MIXED, mix_cohorts
-from lusbio.real_patients import (
+from lusbio.experts.inputs import BIOMARKERS, END_TO_END, Evidence
+from lusbio.experts.other_cohort import CHOSEN, predict_cohort
+from lusbio.experts.rows import NETWORK, Decisions, FoldResult, choose_by_validation
+from lusbio.paper.generalization import DIFFERENCE
+from lusbio.paper.leakage import FRAMES, PIXELS, SIZE
+from lusbio.paper.real_patients import (
     ADAPTED,
     FINDINGS,
     FROM_SIMULATED,
@@ -36,7 +34,7 @@ from lusbio.real_patients import (
     take_pooled_pixels,
     take_rated_bits,
 )
-from lusbio.real_patients_decisions import (
+from lusbio.paper.real_patients_rows import (
     SHARED,
     Material,
     aggregate_patients,
@@ -46,7 +44,7 @@ from lusbio.real_patients_decisions import (
     leave_out,
     share_places,
 )
-from lusbio.real_patients_tables import (
+from lusbio.paper.real_patients_tables import (
     EVERYBODY,
     FLOOR,
     LOOKED_AT,
@@ -61,7 +59,9 @@ from lusbio.real_patients_tables import (
     pick_shown,
     widen_real_table,
 )
-from lusbio.runs import Run, load_run, prepare_cohort
+from lusbio.runs.mixed_cohort import MIXED, mix_cohorts
+from lusbio.runs.spec import Run, load_run, prepare_cohort
+from lusbio.runs.train import execute, execute_many
 from lusbio.videos import decode_video
 from lusbio.vocabulary import BIOMARKER_NAMES
 
@@ -73,9 +73,10 @@ def prepared(tmp_path_factory):
     """Real patients: five folds, two zones; patients are numbered, so that some have been looked at."""
     cohort = make_small_cohort(tmp_path_factory.mktemp("real"), simulated=False)
     table = cohort.table.assign(
-        patient_id=cohort.table["patient_id"].str[1:], group_id=cohort.table["group_id"].str[1:],
+        patient_id=cohort.table["patient_id"].str[1:],
+        group_id=cohort.table["group_id"].str[1:],
         zone=np.where(cohort.table["video_id"].str.endswith("0"), "L1", "R1"),
-    )  # fmt: skip
+    )
     return ask_questions(prepare_cohort(replace(cohort, table=table, name="real"), TINY))[0]
 
 
@@ -109,9 +110,7 @@ def made_up_runs(prepared, folder, task=BIOMARKER_TASK, seed=0) -> tuple[Run, ..
     for spec in prepared.specs(task, seed=seed):
         shape = len(prepared.cohort.table), len(spec.outputs)
         p = rng.random(shape) if task == BIOMARKER_TASK else rng.dirichlet(np.ones(shape[1]), shape[0])
-        predictions = pd.DataFrame(
-            {"video_id": prepared.cohort.table["video_id"], "split": prepared.splits(spec.fold)}
-        )
+        predictions = pd.DataFrame({"video_id": prepared.cohort.table["video_id"], "split": prepared.splits(spec.fold)})
         predictions[[f"p_{k}" for k in range(shape[1])]] = p
         known = task != BIOMARKER_TASK
         masked = [name for k, name in enumerate(spec.outputs) if not known and k not in NONES]
@@ -167,9 +166,7 @@ def row_of(rows, task, features, classifier) -> Decisions:
 
 def test_questions_are_answered_like_a_plain_loop(prepared):
     for row in prepared.cohort.table.itertuples(index=False):
-        answers = (
-            row._asdict() if "A-lines" in row._fields else dict(zip(prepared.cohort.table, row, strict=True))
-        )
+        answers = row._asdict() if "A-lines" in row._fields else dict(zip(prepared.cohort.table, row, strict=True))
         assert answers["sf_at_most_430"] == ("yes" if answers["sf_value"] <= 430 else "no")
         assert answers["covid"] == ("yes" if answers["disease"] == "COVID pneumonia" else "no")
         assert answers["A-lines"] == ("no" if answers["a_lines_none"] == 1 else "yes")
@@ -187,9 +184,7 @@ def test_unknown_stays_unknown_and_what_cannot_be_asked_is_said(tmp_path):
 
 def test_finished_runs_stay_valid_when_questions_are_asked(prepared):
     columns = [*QUESTIONS, *FINDINGS]
-    before = replace(
-        prepared, cohort=replace(prepared.cohort, table=prepared.cohort.table.drop(columns=columns))
-    )
+    before = replace(prepared, cohort=replace(prepared.cohort, table=prepared.cohort.table.drop(columns=columns)))
     for task in (BIOMARKER_TASK, "lung_severity", "disease"):
         assert before.specs(task) == prepared.specs(task)
 
@@ -223,15 +218,11 @@ def test_each_fold_starts_from_a_simulated_run_counted_round(prepared, convex):
     assert {spec.outputs for spec in extra[FROM_SIMULATED]} == {("0", "1", "2", "3")}
 
 
-def test_an_adapted_network_goes_on_from_a_simulated_one_with_the_two_known_findings(
-    prepared, convex, simulated
-):
+def test_an_adapted_network_goes_on_from_a_simulated_one_with_the_two_known_findings(prepared, convex, simulated):
     spec = list_real_patient_runs(prepared, convex, "scratch")[ADAPTED][1]
     run = load_run(execute(spec, prepared))
     assert simulated[1].folder.name in run.info["initial_weights"]
-    assert [
-        BIOMARKER_NAMES.index(name) for name in BIOMARKER_NAMES if name not in run.info["masked"]
-    ] == NONES
+    assert [BIOMARKER_NAMES.index(name) for name in BIOMARKER_NAMES if name not in run.info["masked"]] == NONES
 
 
 # --- what is decided from ---
@@ -270,9 +261,7 @@ def test_labels_of_real_patients_do_not_touch_frozen_biomarkers(prepared, simula
 
 
 def test_adapted_biomarkers_keep_the_frozen_values_where_nothing_could_be_learnt(material):
-    for run, values, frozen in zip(
-        material.adapted.runs, material.adapted.values, material.frozen.values, strict=True
-    ):
+    for run, values, frozen in zip(material.adapted.runs, material.adapted.values, material.frozen.values, strict=True):
         for k, name in enumerate(BIOMARKER_NAMES):
             kept = name in run.info["masked"]
             np.testing.assert_array_equal(values[:, k], frozen[:, k] if kept else run.probabilities[:, k])
@@ -280,13 +269,9 @@ def test_adapted_biomarkers_keep_the_frozen_values_where_nothing_could_be_learnt
 
 
 def test_mixed_biomarkers_are_those_of_the_real_patients(prepared, mixed, material, tmp_path):
-    for run, kept, values in zip(
-        mixed_runs(mixed, tmp_path), material.mixed.runs, material.mixed.values, strict=True
-    ):
+    for run, kept, values in zip(mixed_runs(mixed, tmp_path), material.mixed.runs, material.mixed.values, strict=True):
         of_real = run.predictions[run.predictions["video_id"].str.startswith("real:")]
-        assert of_real["video_id"].str.removeprefix("real:").tolist() == list(
-            prepared.cohort.table["video_id"]
-        )
+        assert of_real["video_id"].str.removeprefix("real:").tolist() == list(prepared.cohort.table["video_id"])
         np.testing.assert_array_equal(values[:, :-1], of_real.filter(like="p_").to_numpy()[:, :-1])
         np.testing.assert_array_equal(values[:, -1], material.frozen.values[0][:, -1])
         assert kept.splits.tolist() == prepared.splits(run.spec.fold).tolist()
@@ -345,9 +330,7 @@ def test_a_question_is_answered_by_the_classes_that_mean_yes(material, decided):
     row = row_of(decided, "sf_at_most_430", END_TO_END, NETWORK)
     for run, fold in zip(material.networks["sf_ratio"], row.folds, strict=True):
         np.testing.assert_allclose(fold.probabilities[:, 1], 1 - run.probabilities[fold.rows, 0])
-        np.testing.assert_array_equal(
-            fold.labels, material.prepared.cohort.table["sf_value"][fold.rows] <= 430
-        )
+        np.testing.assert_array_equal(fold.labels, material.prepared.cohort.table["sf_value"][fold.rows] <= 430)
 
 
 def test_every_patient_is_tested_once_in_every_row(decided, found):
@@ -479,9 +462,7 @@ def test_differences_are_to_the_better_floor_and_pixels_have_none(table):
     expected = table["mean"] - table[key].merge(best, "left", key)["best"]
     single = table["classifier"].isin(["DT", "NN"])
     none = pixels | single | (table["features"] == DIFFERENCE)
-    table = table.assign(
-        **dict.fromkeys(["p_value", "p_holm"], table["p_value"].where(~none | pixels | single))
-    )
+    table = table.assign(**dict.fromkeys(["p_value", "p_holm"], table["p_value"].where(~none | pixels | single)))
     np.testing.assert_allclose(expected[~none], table["over_floor"][~none], atol=1e-9)
     assert table.loc[none, ["over_floor", "over_low", "over_high", "p_value", "p_holm"]].isna().all(axis=None)
 
@@ -510,9 +491,7 @@ def test_pairs_are_differences_of_the_rows_that_are_shown(table):
     for row in pairs.itertuples():
         first, second = row.classifier.split(" minus ")
         kinds = [NETWORK if features == END_TO_END else CHOSEN for features in (first, second)]
-        means = [
-            cells[row.task, row.unit, row.metric, f, k] for f, k in zip((first, second), kinds, strict=True)
-        ]
+        means = [cells[row.task, row.unit, row.metric, f, k] for f, k in zip((first, second), kinds, strict=True)]
         assert row.mean == pytest.approx(means[0] - means[1], abs=1e-9)
         assert row.ci_low <= row.ci_high and row.p_holm >= row.p_value
 
@@ -529,9 +508,7 @@ def test_pairs_of_findings_are_of_networks(found):
 
 def test_sentences_about_pairs_say_what_excludes_zero_and_what_survives_correction(table):
     shown = pick_shown(table)
-    pairs = (
-        (shown["features"] == DIFFERENCE) & (shown["task"] == "lung_severity") & (shown["metric"] == "auc")
-    )
+    pairs = (shown["features"] == DIFFERENCE) & (shown["task"] == "lung_severity") & (shown["metric"] == "auc")
     none = shown.assign(ci_low=-1.0, ci_high=1.0, p_holm=1.0)
     assert all(sentence.endswith("no interval excludes 0.") for sentence in describe_pairs(none))
     one = pairs & (shown["classifier"] == f"{MIXED} minus {ADAPTED}")
@@ -546,9 +523,7 @@ def test_auc_of_patients_is_that_of_mean_probabilities(decided, table):
     row = row_of(decided, "sf_at_most_430", FROZEN, CHOSEN)
     aucs = []
     for fold in row.folds:
-        patients = (
-            pd.DataFrame({"label": fold.labels, "p": fold.probabilities[:, 1]}).groupby(fold.groups).mean()
-        )
+        patients = pd.DataFrame({"label": fold.labels, "p": fold.probabilities[:, 1]}).groupby(fold.groups).mean()
         if patients["label"].nunique() == 2:
             aucs.append(roc_auc_score(patients["label"], patients["p"]))
     cell = table.query("task == 'sf_at_most_430' and unit == 'patient' and metric == 'auc'")
@@ -563,12 +538,8 @@ def test_findings_are_measured_without_those_who_were_looked_at_too(found):
     assert counts == {EVERYBODY: [20], UNSEEN: [20 - len(looked_at)]} and set(findings["metric"]) == {"auc"}
     row = leave_out(row_of(found, "B-lines", FROZEN, NETWORK), LOOKED_AT)
     assert 0 < sum(len(fold.rows) for fold in row.folds) < 40
-    some = (
-        (findings["patients"] == UNSEEN) & (findings["features"] == FROZEN) & (findings["task"] == "B-lines")
-    )
-    aucs = [
-        roc_auc_score(f.labels, f.probabilities[:, 1]) for f in row.folds if len(set(f.labels.tolist())) == 2
-    ]
+    some = (findings["patients"] == UNSEEN) & (findings["features"] == FROZEN) & (findings["task"] == "B-lines")
+    aucs = [roc_auc_score(f.labels, f.probabilities[:, 1]) for f in row.folds if len(set(f.labels.tolist())) == 2]
     assert findings.loc[some, "mean"].item() == pytest.approx(100 * np.mean(aucs))
 
 

@@ -1,19 +1,14 @@
 import pytest
 import torch
 
-from lusbio.models.resnet import BasicBlock, ResNet18
+from lusbio.network.resnet import BasicBlock, ResNet18
 
 
 def test_resnet18_equals_monais_with_the_same_weights():
     nets = pytest.importorskip("monai.networks.nets")
     torch.manual_seed(0)
     theirs = nets.resnet18(
-        spatial_dims=2,
-        n_input_channels=3,
-        num_classes=38,
-        conv1_t_stride=2,
-        bias_downsample=False,
-        shortcut_type="B",
+        spatial_dims=2, n_input_channels=3, num_classes=38, conv1_t_stride=2, bias_downsample=False, shortcut_type="B"
     )
     ours = ResNet18(in_channels=3, n_outputs=38)
     assert ours.state_dict().keys() == theirs.state_dict().keys()
@@ -32,8 +27,15 @@ def test_resnet18_equals_monais_with_the_same_weights():
 def test_parameters_have_torchvisions_names_and_number():
     names = ResNet18(in_channels=3, n_outputs=1000).state_dict()
     assert len(names) == 122
-    assert {"conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight", "layer2.0.downsample.0.weight",
-            "layer2.0.downsample.1.bias", "layer4.1.bn2.num_batches_tracked", "fc.bias"} <= set(names)  # fmt: skip
+    assert {
+        "conv1.weight",
+        "bn1.running_mean",
+        "layer1.0.conv1.weight",
+        "layer2.0.downsample.0.weight",
+        "layer2.0.downsample.1.bias",
+        "layer4.1.bn2.num_batches_tracked",
+        "fc.bias",
+    } <= set(names)
     assert sum(p.numel() for p in ResNet18(in_channels=3, n_outputs=1000).parameters()) == 11_689_512
 
 

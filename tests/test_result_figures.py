@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lusbio import real_patients
-from lusbio.evidence import MAJORITY, SHUFFLED
-from lusbio.generalization import SOURCE_ONLY
-from lusbio.leakage import FILES, PIXELS, SOURCE
-from lusbio.result_figures import (
+from lusbio.experts.inputs import MAJORITY, SHUFFLED
+from lusbio.paper import real_patients
+from lusbio.paper.generalization import SOURCE_ONLY
+from lusbio.paper.leakage import FILES, PIXELS, SOURCE
+from lusbio.report.result_figures import (
     FEATURE_COLOURS,
     _spread,
     plot_agreement,
@@ -22,7 +22,7 @@ from lusbio.result_figures import (
     plot_reliability,
     plot_results,
 )
-from lusbio.tables import FEATURE_TITLES
+from lusbio.report.tables import FEATURE_TITLES
 from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKERS
 
 
@@ -34,10 +34,18 @@ def ax():
 
 
 def test_results_show_means_and_published_means(ax):
-    table = pd.DataFrame({
-        "features": ["end_to_end", "biomarkers"], "classifier": ["E2E", "RF"], "task": "disease", "metric": "auc",
-        "mean": [60.0, 65.0], "ci_low": [50.0, 55.0], "ci_high": [70.0, 75.0], "published_mean": [59.2, 61.2],
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "features": ["end_to_end", "biomarkers"],
+            "classifier": ["E2E", "RF"],
+            "task": "disease",
+            "metric": "auc",
+            "mean": [60.0, 65.0],
+            "ci_low": [50.0, 55.0],
+            "ci_high": [70.0, 75.0],
+            "published_mean": [59.2, 61.2],
+        }
+    )
     plot_results(table, "disease", "auc", ax=ax)
     drawn = [collection.get_offsets()[:, 0].tolist() for collection in ax.collections[1:]]
     assert drawn == [[60.0, 65.0], [59.2, 61.2]]
@@ -50,11 +58,15 @@ def results(rows):
 
 
 def test_a_row_of_results_lies_at_the_same_height_for_every_task():
-    table = results([
-        ("end_to_end", "E2E", "disease", 60.0), ("end_to_end", "E2E", "sf_ratio", 61.0),
-        ("pretrained_on_biomarkers", "E2E", "disease", 62.0), ("biomarkers", "RF", "disease", 63.0),
-        ("biomarkers", "RF", "sf_ratio", 64.0),
-    ])  # fmt: skip
+    table = results(
+        [
+            ("end_to_end", "E2E", "disease", 60.0),
+            ("end_to_end", "E2E", "sf_ratio", 61.0),
+            ("pretrained_on_biomarkers", "E2E", "disease", 62.0),
+            ("biomarkers", "RF", "disease", 63.0),
+            ("biomarkers", "RF", "sf_ratio", 64.0),
+        ]
+    )
     figure, axes = plt.subplots(1, 2)
     heights = []
     for task, ax in zip(("disease", "sf_ratio"), axes, strict=True):
@@ -65,8 +77,10 @@ def test_a_row_of_results_lies_at_the_same_height_for_every_task():
     assert heights[0][60.0] == heights[1][61.0] and heights[0][63.0] == heights[1][64.0]
     assert axes[0].get_ylim() == axes[1].get_ylim()
     assert [text.get_text() for text in axes[1].texts] == [
-        "end-to-end", "pretrained on biomarkers (not here)", "biomarkers",
-    ]  # fmt: skip
+        "end-to-end",
+        "pretrained on biomarkers (not here)",
+        "biomarkers",
+    ]
     plt.close(figure)
 
 
@@ -92,10 +106,16 @@ def test_a_confusion_matrix_is_coloured_by_share_and_says_counts(ax):
 
 
 def test_reliability_has_a_diagonal_and_a_line_per_route(ax):
-    table = pd.DataFrame({
-        "route": ["end_to_end", "end_to_end", "mine"], "bin_mean": [0.8, 0.4, 0.6], "observed": [0.7, 0.5, 0.6],
-        "low": 0.3, "high": 0.9, "count": [5, 10, 20],
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "route": ["end_to_end", "end_to_end", "mine"],
+            "bin_mean": [0.8, 0.4, 0.6],
+            "observed": [0.7, 0.5, 0.6],
+            "low": 0.3,
+            "high": 0.9,
+            "count": [5, 10, 20],
+        }
+    )
     plot_reliability(table, ax=ax)
     lines = [list(zip(*line.get_data(), strict=True)) for line in ax.lines]
     assert lines == [[(0, 0), (1, 1)], [(0.4, 0.5), (0.8, 0.7)], [(0.6, 0.6)]]
@@ -114,17 +134,19 @@ def test_names_are_moved_apart_in_order_and_no_further_than_needed(gap):
 @pytest.mark.parametrize("n", [1, 4, 16, 30])
 def test_no_two_routes_of_the_cost_are_named_over_each_other(n):
     rng = np.random.default_rng(n)
-    table = pd.DataFrame({
-        "features": "biomarkers", "classifier": [f"expert {k}" for k in range(n)],
-        "minutes": rng.uniform(1, 40, n), "mean": rng.normal(60, 0.5, n),
-    }).assign(ci_low=lambda t: t["mean"] - 4, ci_high=lambda t: t["mean"] + 4)  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "features": "biomarkers",
+            "classifier": [f"expert {k}" for k in range(n)],
+            "minutes": rng.uniform(1, 40, n),
+            "mean": rng.normal(60, 0.5, n),
+        }
+    ).assign(ci_low=lambda t: t["mean"] - 4, ci_high=lambda t: t["mean"] + 4)
     figure, ax = plt.subplots(figsize=(7, max(4, 0.17 * n)))
     plot_cost(table, ax=ax)
     figure.canvas.draw()
     # The text alone: get_window_extent of an annotation includes its line.
-    boxes = sorted(
-        (matplotlib.text.Text.get_window_extent(text) for text in ax.texts), key=lambda box: box.y0
-    )
+    boxes = sorted((matplotlib.text.Text.get_window_extent(text) for text in ax.texts), key=lambda box: box.y0)
     assert len(boxes) == n and ax.get_xscale() == "log"
     assert all(low.y1 <= high.y0 + 1 for low, high in zip(boxes, boxes[1:], strict=False))
     assert len(np.unique(ax.collections[1].get_offsets()[:, 0].round(6))) == n
@@ -132,10 +154,14 @@ def test_no_two_routes_of_the_cost_are_named_over_each_other(n):
 
 
 def test_label_efficiency_doubles_from_tick_to_tick_and_says_the_patients(ax):
-    table = pd.DataFrame({
-        "route": ["end_to_end"] * 3, "fraction": [0.25, 1.0, 0.125], "patients": [24, 95, 12],
-        "mean": [60.0, 70.0, 55.0],
-    }).assign(ci_low=50.0, ci_high=75.0)  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "route": ["end_to_end"] * 3,
+            "fraction": [0.25, 1.0, 0.125],
+            "patients": [24, 95, 12],
+            "mean": [60.0, 70.0, 55.0],
+        }
+    ).assign(ci_low=50.0, ci_high=75.0)
     plot_label_efficiency(table, ax=ax)
     assert [label.get_text() for label in ax.get_xticklabels()] == ["1/8\n12", "1/4\n24", "1\n95"]
     assert ax.lines[0].get_ydata().tolist() == [55.0, 60.0, 70.0]
@@ -151,10 +177,14 @@ def test_the_ten_most_important_biomarkers_stand_in_order(ax):
 
 
 def test_agreement_stands_metric_by_metric_with_the_published_one_open(ax):
-    table = pd.DataFrame({
-        "rater": ["trainee", "biomarkers"] * 2, "metric": ["percent"] * 2 + ["kappa"] * 2,
-        "value": [56.0, 50.0, 30.0, -4.0], "published": [56.0, np.nan, np.nan, np.nan],
-    }).assign(low=lambda t: t["value"] - 5, high=lambda t: t["value"] + 5)  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "rater": ["trainee", "biomarkers"] * 2,
+            "metric": ["percent"] * 2 + ["kappa"] * 2,
+            "value": [56.0, 50.0, 30.0, -4.0],
+            "published": [56.0, np.nan, np.nan, np.nan],
+        }
+    ).assign(low=lambda t: t["value"] - 5, high=lambda t: t["value"] + 5)
     plot_agreement(table, ax=ax)
     assert ax.collections[1].get_offsets()[:, 0].tolist() == table["value"].tolist()
     assert [label.get_text() for label in ax.get_yticklabels()] == ["trainee", "biomarkers"] * 2

@@ -15,13 +15,13 @@ import pytest
 from small_cohort import SMALL, TINY, make_small_cohort
 from test_runs import silent
 
-from lusbio import execution
-from lusbio.cluster import connect_cluster
+from lusbio.cohorts.targets import BIOMARKER_TASK
 from lusbio.errors import LusbioError
-from lusbio.execution import execute_many
-from lusbio.grid import list_pretrained
-from lusbio.labels import BIOMARKER_TASK
-from lusbio.runs import PreparedCohort, Run, RunSpec, is_finished, prepare_cohort, runs_folder
+from lusbio.runs import train as execution
+from lusbio.runs.cluster import connect_cluster
+from lusbio.runs.plan import list_pretrained
+from lusbio.runs.spec import PreparedCohort, Run, RunSpec, is_finished, prepare_cohort, runs_folder
+from lusbio.runs.train import execute_many
 
 # Enough epochs for a worker to be killed in the middle of them.
 LONGER = replace(TINY, training=replace(SMALL, epochs=4))
@@ -66,12 +66,7 @@ def start_cluster(folder: Path, workers: int) -> Iterator[tuple[str, list[subpro
 def start_threads(threads: int, monkeypatch) -> Iterator[None]:
     """A cluster of one worker within this process."""
     distributed = pytest.importorskip("distributed", reason="dask is not installed")
-    settings = {
-        "processes": False,
-        "n_workers": 1,
-        "threads_per_worker": threads,
-        "dashboard_address": "127.0.0.1:0",
-    }
+    settings = {"processes": False, "n_workers": 1, "threads_per_worker": threads, "dashboard_address": "127.0.0.1:0"}
     with distributed.LocalCluster(**settings) as cluster:
         monkeypatch.setenv("LUSBIO_SCHEDULER", cluster.scheduler_address)
         yield
@@ -113,10 +108,7 @@ def test_a_worker_killed_half_way_leaves_the_same_bytes(prepared, tmp_path, monk
         log = (folder / "log.txt").read_text()
         assert log.count("videos to train on") == 1 + (folder in killed), "only the lost run was taken up"
         assert log.count("epoch 1/4") == 1, "it began again instead of resuming"
-    assert lines[:2] == [
-        "3 runs, 3 to train, one thread each",
-        f"training on the workers of {address}, 2 now",
-    ]
+    assert lines[:2] == ["3 runs, 3 to train, one thread each", f"training on the workers of {address}, 2 now"]
     assert sum("epoch 4/4" in line for line in lines) == 3
 
 

@@ -9,9 +9,9 @@ from lusbio.simulation import artifacts
 from lusbio.simulation.anatomy import Spot
 from lusbio.simulation.constants import INTERNAL_SIZE
 from lusbio.simulation.examples import example_scene
-from lusbio.simulation.grid import make_grid
-from lusbio.simulation.labels import simulate_recordings
 from lusbio.simulation.placement import build_scene
+from lusbio.simulation.population import simulate_recordings
+from lusbio.simulation.scan_grid import make_grid
 from lusbio.simulation.scanner import compress, echo_db, make_speckle, make_textures, render_video
 from lusbio.vocabulary import BIOMARKER_NAMES
 
@@ -98,9 +98,7 @@ def test_b_lines_erase_a_lines_where_they_pass():
     crossed = replace(a_only, b_lines=(Spot(x, 1.2),))
     (db, grid, _), (db_a, _, _) = frame_db(crossed, speckle=False), frame_db(a_only, speckle=False)
     column = int(np.abs(grid.x[0] - x - crossed.motion.slide(0)).argmin())
-    rows = slice(
-        int(1.8 * a_only.findings.pleura_mm / grid.dz), int(2.3 * a_only.findings.pleura_mm / grid.dz)
-    )
+    rows = slice(int(1.8 * a_only.findings.pleura_mm / grid.dz), int(2.3 * a_only.findings.pleura_mm / grid.dz))
     assert np.ptp(db_a[rows, column]) > 8
     assert np.ptp(db[rows, column]) < 4.5
 
@@ -140,9 +138,7 @@ def test_a_longer_video_starts_like_a_shorter_one():
 
 def test_the_lung_moves_and_speckle_moves_with_it():
     scene = replace(example_scene("b_lines_few"), comets=())
-    scene = replace(
-        scene, motion=replace(scene.motion, slide_mm=6.0, drift_mm=0.0, breaths_hz=0.3, phase=0.0)
-    )
+    scene = replace(scene, motion=replace(scene.motion, slide_mm=6.0, drift_mm=0.0, breaths_hz=0.3, phase=0.0))
     first, _, _ = frame_db(scene, seconds=0.0)
     later, grid, _ = frame_db(scene, seconds=0.6)
     shift = round((scene.motion.slide(0.6) - scene.motion.slide(0.0)) / grid.dx)

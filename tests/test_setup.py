@@ -16,8 +16,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import lusbio
-from lusbio.notebooks import MACHINE_PATH
-from lusbio.paths import ROOT
+from lusbio.files import ROOT
+from lusbio.publish.run_notebook import MACHINE_PATH
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 RUNTIME = [Requirement(line) for line in PROJECT["dependencies"]]
@@ -233,8 +233,11 @@ def _written_files() -> list[Path]:
     """What git tracks or would track, without what only bytes can tell."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if listed.returncode:
         pytest.skip("not a git checkout")
     paths = [ROOT / name for name in listed.stdout.split("\0") if name]
@@ -256,10 +259,6 @@ def test_nothing_imports_pickle_or_torchvision():
         r"|weights_only=False",
         flags=re.MULTILINE,
     )
-    sources = [
-        path for path in _written_files() if path.suffix in (".py", ".ipynb") and path != Path(__file__)
-    ]
-    found = {
-        path.name: match.group() for path in sources if (match := unsafe.search(path.read_text("utf-8")))
-    }
+    sources = [path for path in _written_files() if path.suffix in (".py", ".ipynb") and path != Path(__file__)]
+    found = {path.name: match.group() for path in sources if (match := unsafe.search(path.read_text("utf-8")))}
     assert found == {}

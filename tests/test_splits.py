@@ -2,8 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lusbio.errors import LeakageError, LusbioError
-from lusbio.splits import (
+from lusbio.cohorts.splits import (
     FOLDS,
     assign_splits,
     check_folds,
@@ -13,6 +12,7 @@ from lusbio.splits import (
     oversample,
     run_folds,
 )
+from lusbio.errors import LeakageError, LusbioError
 from lusbio.vocabulary import SPLITS, TASKS
 
 SEVERITIES = TASKS["lung_severity"].classes
@@ -96,9 +96,7 @@ def test_folds_need_no_severity():
 @pytest.mark.parametrize("protocol", FOLDS)
 def test_fewer_groups_than_folds_is_an_error_that_says_so(protocol):
     table = made_up_table(FOLDS[protocol] - 1)
-    with pytest.raises(
-        LusbioError, match=f"at least {FOLDS[protocol]} groups, the table has {FOLDS[protocol] - 1}"
-    ):
+    with pytest.raises(LusbioError, match=f"at least {FOLDS[protocol]} groups, the table has {FOLDS[protocol] - 1}"):
         make_folds(table, protocol)
     make_folds(made_up_table(FOLDS[protocol]), protocol)
 

@@ -76,9 +76,7 @@ def test_a_killed_call_is_taken_up_where_it_stopped(cohort, tmp_path):
 def test_a_complete_cohort_is_only_read(cohort):
     stamps = [path.stat().st_mtime_ns for path in [*cohort.video_paths(), cohort.folder / "cohort.csv"]]
     simulate_cohort(cohort.folder, **SMALL)
-    assert [
-        path.stat().st_mtime_ns for path in [*cohort.video_paths(), cohort.folder / "cohort.csv"]
-    ] == stamps
+    assert [path.stat().st_mtime_ns for path in [*cohort.video_paths(), cohort.folder / "cohort.csv"]] == stamps
 
 
 def test_arrays_of_a_machine_without_av_stay_what_they_are(tmp_path):

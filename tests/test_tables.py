@@ -5,14 +5,12 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 from small_cohort import TINY, make_small_cohort
-from test_decisions import made_up_run
+from test_rows import made_up_run
 
-from lusbio.biomarker_tables import explain_near_chance, make_biomarker_auc_table, make_table2, make_table5
-from lusbio.decisions import Decisions, FoldResult
-from lusbio.files import file_sha256
-from lusbio.paths import ROOT
-from lusbio.runs import prepare_cohort
-from lusbio.tables import (
+from lusbio.experts.rows import Decisions, FoldResult
+from lusbio.files import ROOT, file_sha256
+from lusbio.paper.biomarkers import explain_near_chance, make_biomarker_auc_table, make_table2, make_table5
+from lusbio.report.tables import (
     TRAINING_TIME,
     describe_absent,
     make_table1,
@@ -22,6 +20,7 @@ from lusbio.tables import (
     to_markdown,
     widen,
 )
+from lusbio.runs.spec import prepare_cohort
 from lusbio.vocabulary import BIOMARKER_NAMES
 
 
@@ -42,12 +41,8 @@ def made_up_decisions(
         p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
         folds.append(FoldResult(np.arange(60), labels, p, np.repeat(np.arange(20).astype(str), 3)))
     right = np.arange(100) >= 100 * validation_accuracy
-    validated = FoldResult(
-        np.arange(100), right.astype(int), np.tile([1.0, 0, 0, 0], (100, 1)), np.arange(100)
-    )
-    return Decisions(
-        features, classifier, "lung_severity", tuple(folds), (validated,) * 3, 1.5, tuple("0123")
-    )
+    validated = FoldResult(np.arange(100), right.astype(int), np.tile([1.0, 0, 0, 0], (100, 1)), np.arange(100))
+    return Decisions(features, classifier, "lung_severity", tuple(folds), (validated,) * 3, 1.5, tuple("0123"))
 
 
 def test_table1_is_what_scikit_learn_computes_run_by_run():
@@ -102,14 +97,10 @@ def test_table5_has_all_biomarkers_in_order():
 
 
 def test_people_read_what_programs_read(tmp_path):
-    table = make_table1(
-        [made_up_decisions("biomarkers", "MLP", 0), made_up_decisions("end_to_end", "E2E", 1)], 10
-    )
+    table = make_table1([made_up_decisions("biomarkers", "MLP", 0), made_up_decisions("end_to_end", "E2E", 1)], 10)
     shown = widen(table)
     assert shown["classifier"].tolist() == ["MLP", "E2E"] and "Lung severity, AUC" in shown
-    save_table(
-        table, tmp_path, "table1", title="Table 1", origin="**Simulated**", shown=shown, note="Percent."
-    )
+    save_table(table, tmp_path, "table1", title="Table 1", origin="**Simulated**", shown=shown, note="Percent.")
     assert pd.read_csv(tmp_path / "table1.csv")["mean"].to_numpy() == pytest.approx(table["mean"].to_numpy())
     text = (tmp_path / "table1.md").read_text()
     assert text.startswith("# Table 1\n\n**Simulated**") and f"{table['mean'][0]:.1f}" in text
@@ -137,9 +128,7 @@ def test_published_numbers_are_those_of_the_paper():
 
 
 def test_every_published_number_of_table1_stands_in_its_cell():
-    published = pd.read_csv(ROOT / "lusbio" / "published" / "published.csv").query(
-        "table in ('table1', 'table7')"
-    )
+    published = pd.read_csv(ROOT / "lusbio" / "published" / "published.csv").query("table in ('table1', 'table7')")
     for (features, classifier), rows in published.groupby(["features", "classifier"]):
         decided = replace(made_up_decisions(features, classifier, 0), task=rows["task"].iloc[0])
         made = {"table1": make_table1([decided], 2), "table7": make_table7([decided], 2)}
@@ -149,10 +138,15 @@ def test_every_published_number_of_table1_stands_in_its_cell():
 
 
 def test_biomarkers_near_chance_are_named_with_the_reason():
-    aucs = pd.DataFrame({
-        "group": ["effusion", "pleural break", "A-lines", "B-lines"], "option": ["> 5 mm", "none", "bold", "none"],
-        "present": [3, 60, 50, 80], "absent": [150, 100, 112, 82], "mean": [40.0, 55.0, 52.0, 80.0],
-    })  # fmt: skip
+    aucs = pd.DataFrame(
+        {
+            "group": ["effusion", "pleural break", "A-lines", "B-lines"],
+            "option": ["> 5 mm", "none", "bold", "none"],
+            "present": [3, 60, 50, 80],
+            "absent": [150, 100, 112, 82],
+            "mean": [40.0, 55.0, 52.0, 80.0],
+        }
+    )
     explained = explain_near_chance(aucs, pixels_per_mm=0.8).set_index("biomarker")["reason"]
     assert list(explained.index) == ["effusion: > 5 mm", "A-lines: bold", "pleural break: none"]
     assert explained["effusion: > 5 mm"].startswith("rare: 3 test videos")

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lusbio.training import biomarker_accuracy, class_accuracy, masked_bce
+from lusbio.network.training import biomarker_accuracy, class_accuracy, masked_bce
 
 NAN = float("nan")
 

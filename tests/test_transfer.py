@@ -6,13 +6,13 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from small_cohort import TINY, make_small_cohort
 
+from lusbio.cohorts.targets import BIOMARKER_TASK
 from lusbio.errors import LusbioError
-from lusbio.execution import execute
-from lusbio.labels import BIOMARKER_TASK
-from lusbio.paths import ROOT
-from lusbio.runs import load_run, prepare_cohort
+from lusbio.files import ROOT
+from lusbio.paper.transfer import measure_transfer, predict_elsewhere
+from lusbio.runs.spec import load_run, prepare_cohort
+from lusbio.runs.train import execute
 from lusbio.simulation import constants
-from lusbio.transfer import measure_transfer, predict_elsewhere
 from lusbio.vocabulary import BIOMARKER_NAMES
 
 

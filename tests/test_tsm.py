@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from lusbio.models.resnet import ResNet18
-from lusbio.models.tsm import ShiftedBlock, TSMResNet18, shift_frames
+from lusbio.network.resnet import ResNet18
+from lusbio.network.tsm import ShiftedBlock, TSMResNet18, shift_frames
 
 
 def shift_by_loop(frames: torch.Tensor, n_frames: int, fraction: int) -> torch.Tensor:
@@ -61,7 +61,7 @@ def test_the_shortcut_of_a_block_sees_unshifted_frames():
 
 
 def test_all_eight_blocks_shift_before_their_first_convolution(monkeypatch):
-    import lusbio.models.tsm as tsm
+    import lusbio.network.tsm as tsm
 
     seen = []
     monkeypatch.setattr(tsm, "shift_frames", lambda x, *a: seen.append(x.shape[1]) or shift_frames(x, *a))

@@ -53,9 +53,7 @@ def test_other_containers_decode(suffix, tmp_path):
         stream = container.add_stream(codec, rate=25)
         stream.height, stream.width, stream.pix_fmt = 64, 64, pixels
         for frame in moving_bar():
-            container.mux(
-                stream.encode(av.VideoFrame.from_ndarray(frame, format="gray").reformat(format=pixels))
-            )
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray").reformat(format=pixels)))
         container.mux(stream.encode())
     assert np.abs(decode_video(path, 64).astype(int) - moving_bar()).mean() < 12
 
@@ -75,9 +73,7 @@ def dicom_file(path: Path, frames: np.ndarray) -> Path:
     dicom.file_meta = pydicom.dataset.FileMetaDataset()
     dicom.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dicom.file_meta.MediaStorageSOPClassUID = UltrasoundMultiFrameImageStorage
-    dicom.file_meta.MediaStorageSOPInstanceUID = dicom.SOPInstanceUID = pydicom.uid.generate_uid(
-        entropy_srcs=["bar"]
-    )
+    dicom.file_meta.MediaStorageSOPInstanceUID = dicom.SOPInstanceUID = pydicom.uid.generate_uid(entropy_srcs=["bar"])
     dicom.SOPClassUID = UltrasoundMultiFrameImageStorage
     dicom.NumberOfFrames, dicom.Rows, dicom.Columns = frames.shape
     dicom.SamplesPerPixel, dicom.PhotometricInterpretation = 1, "MONOCHROME2"
@@ -110,19 +106,22 @@ def broken_files(folder: Path, good: Path) -> dict[str, Path]:
         stream = container.add_stream("rawvideo", rate=25)
         stream.height, stream.width, stream.pix_fmt = 64, 64, "bgr24"
         for frame in np.tile(moving_bar(), (5, 1, 1)):
-            container.mux(
-                stream.encode(av.VideoFrame.from_ndarray(frame, format="gray").reformat(format="bgr24"))
-            )
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray").reformat(format="bgr24")))
         container.mux(stream.encode())
     whole = (folder / "whole.avi").read_bytes()
     # Cut between two frames: nothing but the announced count tells that something is missing.
     (folder / "truncated.avi").write_bytes(whole[: whole.rindex(b"00d", 0, len(whole) // 2)])
     names = {
-        "is empty": "empty.mp4", "does not decode": "text.mp4", "does not decode as a video": "half.mp4",
-        "file type '.txt'": "notes.txt", "not a readable DICOM": "text.dcm", "expected uint8": "floats.npy",
+        "is empty": "empty.mp4",
+        "does not decode": "text.mp4",
+        "does not decode as a video": "half.mp4",
+        "file type '.txt'": "notes.txt",
+        "not a readable DICOM": "text.dcm",
+        "expected uint8": "floats.npy",
         "archive of several": "several.npy",
-        "announced frames decode": "truncated.avi", "cannot be opened": "absent.mp4",
-    }  # fmt: skip
+        "announced frames decode": "truncated.avi",
+        "cannot be opened": "absent.mp4",
+    }
     return {reason: folder / name for reason, name in names.items()}
 
 

@@ -12,17 +12,11 @@ from test_i3d import random_resnet50, see_frames
 
 from lusbio.errors import LusbioError
 from lusbio.files import file_sha256
-from lusbio.models import weights
-from lusbio.models.i3d import I3DResNet50
-from lusbio.models.resnet import ResNet18
-from lusbio.models.tsm import TSMResNet18
-from lusbio.models.weights import (
-    find_initial_weights,
-    load_initial_weights,
-    load_weights,
-    read_weights,
-    save_weights,
-)
+from lusbio.network import weights
+from lusbio.network.i3d import I3DResNet50
+from lusbio.network.resnet import ResNet18
+from lusbio.network.tsm import TSMResNet18
+from lusbio.network.weights import find_initial_weights, load_initial_weights, load_weights, read_weights, save_weights
 
 
 @pytest.fixture(autouse=True)
@@ -42,9 +36,7 @@ def save_as_official(state: dict, folder: Path, backbone: str, monkeypatch: pyte
     torch.save(state, folder / "any.pth")
     digits = file_sha256(folder / "any.pth")[:8]
     path = (folder / "any.pth").rename(folder / f"{backbone.split('_')[1]}-{digits}.pth")
-    monkeypatch.setitem(
-        weights._BACKBONES, backbone, replace(weights._BACKBONES[backbone], imagenet=path.name)
-    )
+    monkeypatch.setitem(weights._BACKBONES, backbone, replace(weights._BACKBONES[backbone], imagenet=path.name))
     return path
 
 
@@ -90,9 +82,7 @@ def test_without_network_it_is_scratch_at_once_and_says_why():
 
 
 def test_a_server_that_never_answers_is_given_up_once(monkeypatch):
-    with http.server.HTTPServer(
-        ("127.0.0.1", 0), http.server.BaseHTTPRequestHandler
-    ) as silent:  # never serves
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as silent:  # never serves
         monkeypatch.setattr(weights, "IMAGENET_URL", f"http://127.0.0.1:{silent.server_port}")
         monkeypatch.setattr(weights, "PATIENCE_S", 0.3)
         begin = time.perf_counter()
@@ -243,9 +233,7 @@ def test_weights_can_be_asked_for_again_by_name(monkeypatch, imagenet_like):
     monkeypatch.setenv("LUSBIO_WEIGHTS", str(imagenet_like))
     load_initial_weights(TSMResNet18(5, 2), find_initial_weights("imagenet").name)
     monkeypatch.delenv("LUSBIO_WEIGHTS")
-    with pytest.raises(
-        LusbioError, match=f"'{imagenet_like.stem}' are not found here; from scratch: no ImageNet"
-    ):
+    with pytest.raises(LusbioError, match=f"'{imagenet_like.stem}' are not found here; from scratch: no ImageNet"):
         load_initial_weights(TSMResNet18(5, 2), imagenet_like.stem)
     assert load_initial_weights(TSMResNet18(5, 2), "scratch") == "from scratch: asked for"
     with pytest.raises(ValueError, match="initial weights 'kinetics' are not one of imagenet, scratch"):

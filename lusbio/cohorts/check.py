@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from lusbio import paths
 from lusbio.cohorts.covid_blues import load_covid_blues
 from lusbio.cohorts.folder import TABLE_FILE, path_problems
 from lusbio.cohorts.pocovid import load_pocovid
 from lusbio.cohorts.table import Cohort, read_table
 from lusbio.errors import CohortError, LusbioError, VideoError
-from lusbio.files import file_sha256
+from lusbio.files import ROOT, data_folder, file_sha256
 from lusbio.videos import VideoInfo, read_video_info
 from lusbio.vocabulary import BIOMARKER_GROUPS, TASKS, group_names
 
@@ -36,11 +35,11 @@ def check_cohort(name_or_folder: str | Path) -> list[str]:
     if str(name_or_folder) in LOADERS:
         name = str(name_or_folder)
         try:
-            cohort = LOADERS[name](paths.data_folder() / name)
+            cohort = LOADERS[name](data_folder() / name)
         except CohortError as error:
             return str(error).splitlines()
         return video_problems(cohort.table, cohort.folder)
-    return _folder_problems(paths.ROOT / Path(name_or_folder).expanduser())
+    return _folder_problems(ROOT / Path(name_or_folder).expanduser())
 
 
 def _folder_problems(folder: Path) -> list[str]:
@@ -59,16 +58,12 @@ def _read_anyway(path: Path) -> pd.DataFrame:
     columns = ["video_id", "path", "group_id", "patient_id"]
     try:
         table = (
-            pd.read_csv(path, dtype=str, encoding="utf-8-sig", index_col=False)
-            .reindex(columns=columns)
-            .astype(object)
+            pd.read_csv(path, dtype=str, encoding="utf-8-sig", index_col=False).reindex(columns=columns).astype(object)
         )
     except (OSError, ValueError):
         return pd.DataFrame(columns=columns)
     table["group_id"] = table["group_id"].where(table["group_id"].notna(), table["patient_id"])
-    inside = table["path"].map(
-        lambda p: isinstance(p, str) and not (Path(p).is_absolute() or ".." in Path(p).parts)
-    )
+    inside = table["path"].map(lambda p: isinstance(p, str) and not (Path(p).is_absolute() or ".." in Path(p).parts))
     return table[inside.astype(bool)]
 
 
@@ -88,9 +83,7 @@ def video_problems(table: pd.DataFrame, folder: Path) -> list[str]:
     files = [folder / path for path in here["path"]]
     problems = []
     owners = defaultdict(list)
-    for video, group, file, info in zip(
-        here["video_id"], here["group_id"], files, _decode(files), strict=True
-    ):
+    for video, group, file, info in zip(here["video_id"], here["group_id"], files, _decode(files), strict=True):
         if isinstance(info, VideoError):
             problems.append(f"video {video!r}: {info}")
         owners[file_sha256(file)].append((video, group))

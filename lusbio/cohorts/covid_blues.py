@@ -70,9 +70,7 @@ def load_covid_blues(folder: Path) -> Cohort:
     Source: data: Wiedemann et al. 2025; mapping: engineering choice.
     """
     folder = Path(folder)
-    severity = read_published_table(
-        folder, SEVERITY_FILE, NAME, ["video_file", "Severity Score", "A-lines", "B-lines"]
-    )
+    severity = read_published_table(folder, SEVERITY_FILE, NAME, ["video_file", "Severity Score", "A-lines", "B-lines"])
     clinical = read_published_table(
         folder, CLINICAL_FILE, NAME, ["patient_id", SPO2_ON_AIR, SPO2_ON_OXYGEN, OXYGEN_LITRES, *DIAGNOSES]
     )
@@ -110,18 +108,14 @@ def _video_files(folder: Path) -> list[dict[str, str]]:
 
 def _video_labels(severity: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Severity and the 38 biomarkers, one row per labelled video, index ``video_id``."""
-    problems = [
-        f"column 'video_file' is {name!r} in more than one row" for name in _repeated(severity["video_file"])
-    ]
+    problems = [f"column 'video_file' is {name!r} in more than one row" for name in _repeated(severity["video_file"])]
     problems += [
         f"column 'video_file' is {name!r}, expected patient_<number>_<L1 to R3>"
         for name in severity["video_file"]
         if not VIDEO_NAME.fullmatch(name)
     ]
     owners = "video " + severity["video_file"]
-    grades = _parse_column(
-        severity["Severity Score"], _parse_severity, "0, 1, 2, 3 or empty", owners, problems
-    )
+    grades = _parse_column(severity["Severity Score"], _parse_severity, "0, 1, 2, 3 or empty", owners, problems)
     a_lines = _parse_column(severity["A-lines"], _parse_yes_no, "yes, no or empty", owners, problems)
     b_lines = _parse_column(severity["B-lines"], _parse_yes_no, "yes, no or empty", owners, problems)
     if problems:
@@ -171,9 +165,7 @@ def biomarkers_of(a_lines: float, b_lines: float, severity: float) -> dict[str, 
 
 def _patient_labels(clinical: pd.DataFrame, path: Path) -> pd.DataFrame:
     """sf_value and disease, one row per patient, index ``patient_id``."""
-    problems = [
-        f"column 'patient_id' is {name!r} in more than one row" for name in _repeated(clinical["patient_id"])
-    ]
+    problems = [f"column 'patient_id' is {name!r} in more than one row" for name in _repeated(clinical["patient_id"])]
     owners = "patient " + clinical["patient_id"]
 
     def numbers(column: str, low: float, high: float) -> pd.Series:

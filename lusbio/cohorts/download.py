@@ -11,9 +11,8 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from lusbio import paths
 from lusbio.errors import CohortError, LusbioError
-from lusbio.files import file_sha256
+from lusbio.files import data_folder, file_sha256
 from lusbio.videos import VIDEO_SUFFIXES
 
 EMERGENCY_LICENSE = "COVID-19 emergency license"
@@ -148,9 +147,7 @@ def read_published_table(folder: Path, file: str, name: str, columns: Collection
         raise CohortError(path, [f"not a comma-separated table in UTF-8 ({error})"]) from error
     missing = [column for column in columns if column not in table]
     if missing:
-        raise CohortError(
-            path, [f"column {column!r} is missing; is this the published file?" for column in missing]
-        )
+        raise CohortError(path, [f"column {column!r} is missing; is this the published file?" for column in missing])
     return table.apply(lambda cells: cells.str.strip())
 
 
@@ -239,7 +236,7 @@ def _plan(name: str, folder: Path | None, registry: pd.DataFrame | None) -> tupl
     source = find_source(name)
     rows = (read_registry(name) if registry is None else registry)[["path", "sha256", "bytes"]]
     files = {row[0].removeprefix(source.prefix): row for row in rows.itertuples(index=False, name=None)}
-    return source, Path(folder) if folder else paths.data_folder() / name, files
+    return source, Path(folder) if folder else data_folder() / name, files
 
 
 def _is_video(local: str) -> bool:

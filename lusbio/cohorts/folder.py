@@ -46,9 +46,7 @@ def load_folder(folder: Path) -> Cohort:
     notes = []
     if unlisted:
         shown = ", ".join(unlisted[:5]) + (", ..." if len(unlisted) > 5 else "")
-        notes.append(
-            f"{len(unlisted)} videos in the folder have no row in {TABLE_FILE} and are not used: {shown}"
-        )
+        notes.append(f"{len(unlisted)} videos in the folder have no row in {TABLE_FILE} and are not used: {shown}")
     return Cohort(cohort_name(folder), table, folder, notes=tuple(notes))
 
 
@@ -83,9 +81,7 @@ def path_problems(table: pd.DataFrame, folder: Path) -> list[str]:
     rows = table.dropna(subset=["path"])
     for video, path in zip(rows["video_id"], rows["path"], strict=True):
         if Path(path).suffix.lower() not in VIDEO_SUFFIXES:
-            problems.append(
-                f"video {video!r}: column 'path' is {path!r}, expected one of {', '.join(VIDEO_SUFFIXES)}"
-            )
+            problems.append(f"video {video!r}: column 'path' is {path!r}, expected one of {', '.join(VIDEO_SUFFIXES)}")
         elif not (Path(folder) / path).is_file():
             problems.append(f"video {video!r}: no file {path!r}")
     counts = Counter(Path(path).as_posix() for path in rows["path"])

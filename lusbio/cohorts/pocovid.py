@@ -30,12 +30,7 @@ DUPLICATES = {"Vir_or_Pneu_prospective_file4": "Vir_prospective_file1"}
 twin; the frames are those of file 1."""
 
 HEALTHY, COVID, _, _, _, OTHER_LUNG, _ = TASKS["disease"].classes
-DISEASES = {
-    "regular": HEALTHY,
-    "covid-19": COVID,
-    "bacterial pneumonia": OTHER_LUNG,
-    "viral pneumonia": OTHER_LUNG,
-}
+DISEASES = {"regular": HEALTHY, "covid-19": COVID, "bacterial pneumonia": OTHER_LUNG, "viral pneumonia": OTHER_LUNG}
 """Class of the ``disease`` task by ``Label``, lower case."""
 
 FINDINGS = {
@@ -51,9 +46,23 @@ EXCLUDED_WHEN_HEALTHY = ("effusion", "consolidation")
 """Groups that are known to be absent where ``Healthy`` is 1 and their finding is not."""
 
 COLUMNS = (
-    "Filename", "URL (Video Name)", "Label", "Lung Severity Score", "License", "LinkToLicense", "Type", "Probe",
-    "Source ID", "Title", "Framerate", "Resolution", "Patient ID / Name", "Healthy", "Other", *FINDINGS,
-)  # fmt: skip
+    "Filename",
+    "URL (Video Name)",
+    "Label",
+    "Lung Severity Score",
+    "License",
+    "LinkToLicense",
+    "Type",
+    "Probe",
+    "Source ID",
+    "Title",
+    "Framerate",
+    "Resolution",
+    "Patient ID / Name",
+    "Healthy",
+    "Other",
+    *FINDINGS,
+)
 """Columns of the metadata that are used."""
 
 
@@ -89,9 +98,7 @@ def load_pocovid(folder: Path, *, include_emergency_license: bool = False) -> Co
     barred = present["Filename"][(present["License"] == EMERGENCY_LICENSE) & (not include_emergency_license)]
     kept = present[~present["Filename"].isin({*barred, *DUPLICATES})]
     if kept.empty:
-        raise CohortError(
-            folder, [f"none of the videos has a row of labels that may be used; {how_to_get(NAME)}"]
-        )
+        raise CohortError(folder, [f"none of the videos has a row of labels that may be used; {how_to_get(NAME)}"])
     table = check_table(_table(kept, paths), folder)
     return Cohort(NAME, table, folder, notes=_notes(paths, present, len(barred), shifted))
 
@@ -147,18 +154,10 @@ def conservative_groups(videos: pd.DataFrame) -> pd.Series:
         ['18-clinic_set1', '18-clinic_set1', '18-clinic_set2']
     """
     source = videos["Source ID"]
-    batch = (
-        videos["Filename"]
-        .str.lower()
-        .str.replace(r"^(?:(?:cov|pneu|reg|vir)[-_](?:or[-_])?)+", "", regex=True)
-    )
+    batch = videos["Filename"].str.lower().str.replace(r"^(?:(?:cov|pneu|reg|vir)[-_](?:or[-_])?)+", "", regex=True)
     batch = batch.str.replace(r"(?:_trimmed)?_crop$", "", regex=True)
     batch = batch.str.replace(r"(?:[-_](?:vid|img|clip|mov|file|v)|[-_ ])?\d+\)?$", "", regex=True)
-    page = (
-        videos["URL (Video Name)"]
-        .str.extract(r"^https?://(?:www\.)?([^\s#?]+)", expand=False)
-        .str.rstrip("/")
-    )
+    page = videos["URL (Video Name)"].str.extract(r"^https?://(?:www\.)?([^\s#?]+)", expand=False).str.rstrip("/")
     patient = videos["Patient ID / Name"].replace("", np.nan)
     groups = source + "-" + batch
     ties = [(source + "-" + tie).rename(None) for tie in (batch, patient, page)]
@@ -279,13 +278,9 @@ def biomarkers_of(findings: dict[str, str]) -> dict[str, float]:
     return bits
 
 
-def _notes(
-    paths: Collection[str], present: pd.DataFrame, n_barred: int, shifted: list[str]
-) -> tuple[str, ...]:
+def _notes(paths: Collection[str], present: pd.DataFrame, n_barred: int, shifted: list[str]) -> tuple[str, ...]:
     upstream = {
-        PurePosixPath(path).stem
-        for path in read_registry(NAME)["path"]
-        if Path(path).suffix.lower() in VIDEO_SUFFIXES
+        PurePosixPath(path).stem for path in read_registry(NAME)["path"] if Path(path).suffix.lower() in VIDEO_SUFFIXES
     }
     names = set(present["Filename"])
     notes = [f"{len(names)} of {len(upstream | names)} videos present"]
@@ -293,14 +288,10 @@ def _notes(
         notes.append(
             f"{n_barred} videos under the {EMERGENCY_LICENSE!r} left out; include_emergency_license=True takes them in"
         )
-    notes += [
-        f"{name} left out: the same video as {twin}" for name, twin in DUPLICATES.items() if name in names
-    ]
+    notes += [f"{name} left out: the same video as {twin}" for name, twin in DUPLICATES.items() if name in names]
     unlabelled = sorted(set(paths) - names)
     if unlabelled:
-        notes.append(
-            f"{len(unlabelled)} videos without a row in {METADATA_FILE} left out: {', '.join(unlabelled)}"
-        )
+        notes.append(f"{len(unlabelled)} videos without a row in {METADATA_FILE} left out: {', '.join(unlabelled)}")
     mended = [name for name in shifted if name in names]
     if mended:
         notes.append(f"cells slipped by one column in {METADATA_FILE}, put back: {', '.join(mended)}")

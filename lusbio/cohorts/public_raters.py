@@ -41,13 +41,15 @@ def read_public_raters(data_folder: Path) -> pd.DataFrame:
     rows = rows[rows["Type"].str.lower() == "video"]
     rows = rows.assign(group_id=conservative_groups(rows)).drop_duplicates("Filename").set_index("Filename")
     scores = read_published_table(data_folder / COVIDX_US, SCORES_FILE, COVIDX_US, ["id", "LUSS"])
-    found = pd.DataFrame({
-        "video_id": pairs["pocovid_filename"],
-        "group_id": pairs["pocovid_filename"].map(rows["group_id"]),
-        "pocovid": _grades(pairs["pocovid_filename"].map(rows["Lung Severity Score"])),
-        "covidx_us": _grades(pairs["covidx_us_id"].map(scores.set_index("id")["LUSS"])),
-        "matched_by": pairs["matched_by"],
-    })  # fmt: skip
+    found = pd.DataFrame(
+        {
+            "video_id": pairs["pocovid_filename"],
+            "group_id": pairs["pocovid_filename"].map(rows["group_id"]),
+            "pocovid": _grades(pairs["pocovid_filename"].map(rows["Lung Severity Score"])),
+            "covidx_us": _grades(pairs["covidx_us_id"].map(scores.set_index("id")["LUSS"])),
+            "matched_by": pairs["matched_by"],
+        }
+    )
     problems = [
         f"no grade of {column} for video {row['video_id']!r}; is this the published table?"
         for row in found.to_dict("records")

@@ -10,9 +10,9 @@ import pandas as pd
 from lusbio.cohorts.table import Cohort, read_table, write_table
 from lusbio.errors import CohortError, LusbioError
 from lusbio.files import code_fingerprint, write_csv, write_json
-from lusbio.simulation.labels import simulate_recordings
 from lusbio.simulation.patients import Recording
 from lusbio.simulation.placement import build_scene
+from lusbio.simulation.population import simulate_recordings
 from lusbio.simulation.raters import trainee_table, truth_table
 from lusbio.simulation.scanner import render_video
 from lusbio.videos import can_encode, write_frames
@@ -20,9 +20,21 @@ from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
 
 _CODE = tuple(
     f"simulation/{name}.py"
-    for name in ("anatomy", "artifacts", "constants", "draws", "findings", "grid", "labels", "patients", "placement",
-                 "raters", "scanner", "tissue")
-)  # fmt: skip
+    for name in (
+        "anatomy",
+        "artifacts",
+        "constants",
+        "draws",
+        "findings",
+        "scan_grid",
+        "population",
+        "patients",
+        "placement",
+        "raters",
+        "scanner",
+        "tissue",
+    )
+)
 """What decides labels and pixels: a change there makes cohorts anew; see ``files.code_fingerprint``."""
 
 
@@ -65,8 +77,14 @@ def simulate_cohort(
         raise LusbioError(f"frames is {frames}, expected fewest and most, at least 1")
     folder = Path(folder)
     recordings = simulate_recordings(patients, seed, probe)
-    parameters = {"code": code_fingerprint(*_CODE), "patients": patients, "seed": seed, "probe": probe, "size": size,
-                  "frames": list(frames)}  # fmt: skip
+    parameters = {
+        "code": code_fingerprint(*_CODE),
+        "patients": patients,
+        "seed": seed,
+        "probe": probe,
+        "size": size,
+        "frames": list(frames),
+    }
     arrays = _read_parameters(folder) == parameters | {"suffix": ".npy"}
     suffix = ".mp4" if can_encode() and not arrays else ".npy"
     parameters["suffix"] = suffix
@@ -89,9 +107,7 @@ def _prepare_folder(folder: Path, parameters: dict) -> None:
     tables = [name for name in ("cohort.csv", "truth.csv") if (folder / name).exists()]
     if (old or tables) and not notes.is_file():
         held = ", ".join([*tables, f"{len(old)} videos"] if old else tables)
-        raise CohortError(
-            folder, [f"holds {held} but no simulation.json: not made by the simulator, not overwritten"]
-        )
+        raise CohortError(folder, [f"holds {held} but no simulation.json: not made by the simulator, not overwritten"])
     for path in [folder / "cohort.csv", folder / "truth.csv", *old]:
         path.unlink(missing_ok=True)
     write_json(parameters, notes)
@@ -157,23 +173,15 @@ def read_synthetic(folder: Path) -> Cohort:
         CohortError: If it is incomplete; names what is missing.
     """
     folder = Path(folder)
-    missing = [
-        name for name in ("simulation.json", "cohort.csv", "truth.csv") if not (folder / name).is_file()
-    ]
+    missing = [name for name in ("simulation.json", "cohort.csv", "truth.csv") if not (folder / name).is_file()]
     if missing:
-        raise CohortError(
-            folder, [f"no {name}; `lusbio simulate` makes or completes the cohort" for name in missing]
-        )
+        raise CohortError(folder, [f"no {name}; `lusbio simulate` makes or completes the cohort" for name in missing])
     parameters = json.loads((folder / "simulation.json").read_text(encoding="utf-8"))
     table = read_table(folder / "cohort.csv")
     lost = [path for path in table["path"] if not (folder / path).is_file()]
     if lost:
-        raise CohortError(
-            folder, [f"{path} is missing; `lusbio simulate` completes the cohort" for path in lost]
-        )
+        raise CohortError(folder, [f"{path} is missing; `lusbio simulate` completes the cohort" for path in lost])
     truth = pd.read_csv(folder / "truth.csv", dtype={"video_id": str} | dict.fromkeys(TASKS, str))
     truth[list(BIOMARKER_NAMES)] = truth[list(BIOMARKER_NAMES)].astype("float64")
     name = "synthetic" if parameters["probe"] == "linear" else "synthetic_convex"
-    return Cohort(
-        name, table, folder, simulated=True, truth=truth, notes=(f"simulated, seed {parameters['seed']}",)
-    )
+    return Cohort(name, table, folder, simulated=True, truth=truth, notes=(f"simulated, seed {parameters['seed']}",))

@@ -20,13 +20,22 @@ from lusbio.vocabulary import BIOMARKER_NAMES, PROBES, TASKS, sf_class
 REQUIRED_COLUMNS = ("video_id", "patient_id", "path")
 TEXT_COLUMNS = ("video_id", "patient_id", "group_id", "path", "probe", "zone")
 SEVERITY_COLUMNS = ("lung_severity", "specialist_lung_severity")
-CLASSES = {**{name: task.classes for name, task in TASKS.items()},
-           "specialist_lung_severity": TASKS["lung_severity"].classes}  # fmt: skip
+CLASSES = {
+    **{name: task.classes for name, task in TASKS.items()},
+    "specialist_lung_severity": TASKS["lung_severity"].classes,
+}
 NUMBER_COLUMNS = ("fps", "depth_mm", "sf_value")
 COLUMNS = (
-    *TEXT_COLUMNS, "fps", "depth_mm", "lung_severity", "sf_ratio", "sf_value", "disease",
-    "specialist_lung_severity", *BIOMARKER_NAMES,
-)  # fmt: skip
+    *TEXT_COLUMNS,
+    "fps",
+    "depth_mm",
+    "lung_severity",
+    "sf_ratio",
+    "sf_value",
+    "disease",
+    "specialist_lung_severity",
+    *BIOMARKER_NAMES,
+)
 """All columns of ``cohort.csv``, in order."""
 
 
@@ -99,9 +108,7 @@ def tidy_table(table: pd.DataFrame) -> pd.DataFrame:
     for column in (*NUMBER_COLUMNS, *BIOMARKER_NAMES):
         numbers = pd.to_numeric(table[column], errors="coerce").astype("float64")
         unreadable = numbers.isna() & table[column].notna()
-        table[column] = (
-            table[column].astype(object).where(unreadable, numbers) if unreadable.any() else numbers
-        )
+        table[column] = table[column].astype(object).where(unreadable, numbers) if unreadable.any() else numbers
     if "patient_id" in table:
         table["group_id"] = table["group_id"].where(table["group_id"].notna(), table["patient_id"])
     if pd.api.types.is_float_dtype(table["sf_value"]):
@@ -185,13 +192,15 @@ def _schema():
         return pa.Check(lambda s: s.map(function).astype(bool), name=expected, error=expected, ignore_na=True)
 
     def column(*checks, nullable: bool = True, unique: bool = False) -> "pa.Column":
-        filled = [] if nullable else [
-            pa.Check(lambda s: s.notna(), name="a value", error="a value", ignore_na=False)
-        ]  # fmt: skip
+        filled = [] if nullable else [pa.Check(lambda s: s.notna(), name="a value", error="a value", ignore_na=False)]
         if unique:
-            filled.append(pa.Check(lambda s: ~s.duplicated(keep="first") | s.isna(),
-                                   name="a value that no other row has",
-                                   error="a value that no other row has"))  # fmt: skip
+            filled.append(
+                pa.Check(
+                    lambda s: ~s.duplicated(keep="first") | s.isna(),
+                    name="a value that no other row has",
+                    error="a value that no other row has",
+                )
+            )
         return pa.Column(None, [*filled, *checks], nullable=True, required=False)
 
     def one_of(values: tuple) -> "pa.Check":

@@ -65,9 +65,7 @@ def ramp(distance: np.ndarray, softness: float) -> np.ndarray:
 def _band(view: View, top: np.ndarray, thickness: float) -> np.ndarray:
     """A bright line whose upper and lower half-maximum edges are ``thickness`` apart, (Z, X)."""
     middle = top + np.float32(thickness / 2)
-    rows = np.flatnonzero(
-        (view.z[:, 0] > middle.min() - 2 * thickness) & (view.z[:, 0] < middle.max() + 2 * thickness)
-    )
+    rows = np.flatnonzero((view.z[:, 0] > middle.min() - 2 * thickness) & (view.z[:, 0] < middle.max() + 2 * thickness))
     out = np.zeros((view.z.shape[0], view.x.shape[1]), np.float32)
     if len(rows):
         part = slice(rows[0], rows[-1] + 1)
@@ -168,9 +166,7 @@ def consolidations(scene: Scene, view: View) -> tuple[np.ndarray, np.ndarray, np
         waves = rng.uniform(0, 2 * np.pi, 2)
         shred = 1 + 0.10 * np.sin(1.0 * offset + waves[0]) + 0.06 * np.sin(2.3 * offset + waves[1])
         height = np.float32(spot.height_mm) * shred.astype(np.float32)
-        radius = np.sqrt(
-            (offset * np.float32(2 / spot.width_mm)) ** 2 + (np.clip(under, 0, None) / height) ** 2
-        )
+        radius = np.sqrt((offset * np.float32(2 / spot.width_mm)) ** 2 + (np.clip(under, 0, None) / height) ** 2)
         outside = (radius - 1) * np.float32(min(spot.height_mm, spot.width_mm / 2))
         inside = np.maximum(inside, ramp(-outside, 0.4) * ramp(under, 0.3))
         border = np.maximum(border, np.exp2(-(((outside - 0.3) / 0.45) ** 2)) * ramp(under - 0.6, 0.8))
@@ -211,10 +207,7 @@ def a_lines(scene: Scene, view: View) -> list[np.ndarray]:
 def _skirted(offset: np.ndarray, width: float) -> np.ndarray:
     """A peak of full width at half height ``width`` with the soft skirts of a beam."""
     near = (2 * offset / np.float32(width)) ** 2
-    return (
-        np.float32(0.75) * np.exp2(-near * np.float32(1.25))
-        + np.float32(0.25) / (1 + near * np.float32(0.55)) ** 2
-    )
+    return np.float32(0.75) * np.exp2(-near * np.float32(1.25)) + np.float32(0.25) / (1 + near * np.float32(0.55)) ** 2
 
 
 def b_lines(scene: Scene, view: View) -> tuple[np.ndarray, np.ndarray]:
@@ -265,9 +258,7 @@ def comet_tails(scene: Scene, view: View) -> np.ndarray:
         out = np.maximum(out, line * np.clip(1 - under / np.float32(spot.height_mm), 0, 1) * (under > 0))
     for spot in scene.breaks:
         line = lobe(view.on_lung - np.float32(spot.x_mm), 0.8 * spot.width_mm).astype(np.float32)
-        out = np.maximum(
-            out, np.float32(0.5) * line * np.clip(1 - under / np.float32(14), 0, 1) * (under > 0)
-        )
+        out = np.maximum(out, np.float32(0.5) * line * np.clip(1 - under / np.float32(14), 0, 1) * (under > 0))
     return out
 
 

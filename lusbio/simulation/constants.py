@@ -159,9 +159,14 @@ abnormality) and .5 (pleural thickness)."""
 # --- devices: nuisance, drawn per patient, lowest and highest value ---------------------------------------------------
 DEVICES: dict[str, dict[str, tuple[float, float]]] = {
     "linear": {"width_mm": (38, 50), "frequency_mhz": (6, 12), "haze_db": (-13, -5), "fade_db": (8, 20)},
-    "convex": {"radius_mm": (45, 60), "opening_degrees": (60, 72), "frequency_mhz": (2, 5), "haze_db": (-10, -1),
-               "fade_db": (18, 34)},
-}  # fmt: skip
+    "convex": {
+        "radius_mm": (45, 60),
+        "opening_degrees": (60, 72),
+        "frequency_mhz": (2, 5),
+        "haze_db": (-10, -1),
+        "fade_db": (18, 34),
+    },
+}
 """Geometry and frequency: the simulator's specification. ``haze_db`` is the lung just below the pleural line about
 muscle, ``fade_db`` what it loses until the bottom."""
 DEPTHS_MM = {"linear": (40, 45, 50, 55, 60), "convex": (80, 90, 100, 110, 120)}

@@ -29,12 +29,8 @@ def draw_lung(
     traits = patient.traits
     marks = _draw_qualifiers(traits, grade, extent, must, rng)
     b_lines, coalescent = _draw_b_lines(patient, grade, extent, marks, must, rng)
-    indent = "indent" in marks or (
-        grade >= 2 and "irregular" in traits and rng.random() < c.INDENT_BESIDE[grade]
-    )
-    broken = "break" in marks or (
-        grade == 3 and "irregular" in traits and rng.random() < c.BREAK_BESIDE[grade]
-    )
+    indent = "indent" in marks or (grade >= 2 and "irregular" in traits and rng.random() < c.INDENT_BESIDE[grade])
+    broken = "break" in marks or (grade == 3 and "irregular" in traits and rng.random() < c.BREAK_BESIDE[grade])
     if "irregular" in must and grade and not indent and not broken:
         indent, broken = grade == 1, grade > 1
     size = 4 * extent
@@ -70,9 +66,15 @@ def _draw_qualifiers(
     """What makes the video this grade: at least one of what the patient can have."""
     if grade == 0:
         return set()
-    needs = {"separate": "b_lines", "coalescent": "b_lines", "white": "b_lines", "indent": "irregular",
-             "break": "irregular", "small consolidation": "consolidation",
-             "large consolidation": "consolidation"}  # fmt: skip
+    needs = {
+        "separate": "b_lines",
+        "coalescent": "b_lines",
+        "white": "b_lines",
+        "indent": "irregular",
+        "break": "irregular",
+        "small consolidation": "consolidation",
+        "large consolidation": "consolidation",
+    }
     chances = {mark: p for mark, p in c.QUALIFIERS[grade].items() if needs[mark] in traits}
     if not chances:  # consolidation alone, and a latent below its grades: a few B-lines stand in
         return {"separate"} if grade == 1 else {"coalescent"}
@@ -93,9 +95,7 @@ def _draw_b_lines(
     if "coalescent" in marks:
         if rng.random() < 0.15:
             return int(rng.integers(7, 10)), ()
-        bands = tuple(
-            float(w) for w in rng.uniform(5.5, 7 + 5 * extent, size=1 + (rng.random() < extent / 2))
-        )
+        bands = tuple(float(w) for w in rng.uniform(5.5, 7 + 5 * extent, size=1 + (rng.random() < extent / 2)))
         return int(rng.integers(0, 4)), bands
     if "separate" in marks:
         return int(np.clip(round(1.6 + 3.4 * extent + rng.normal(0, 0.4)), 3, 6)), ()
@@ -142,9 +142,7 @@ def lateral_need_mm(findings: Findings) -> float:
     return sum(blocks) + c.GAP_MM * (len(blocks) + 1) + 1.6 * findings.b_lines
 
 
-def draw_geometry(
-    lung: Findings, patient: Patient, grade: int, extent: float, rng: np.random.Generator
-) -> Findings:
+def draw_geometry(lung: Findings, patient: Patient, grade: int, extent: float, rng: np.random.Generator) -> Findings:
     """Add A-lines and the depth of the pleura so that all that is labelled fits into the image.
 
     d <= D - 8 mm (less fluid and the thickness of the line); 2d < D with A-lines; 3d < D with stacked
@@ -209,9 +207,7 @@ def _least_width(width: float) -> float:
     return 10.6 if width > 10 else 5.4 if width >= 5 else 1.5
 
 
-def _truncated_lognormal(
-    median: float, spread: float, low: float, high: float, rng: np.random.Generator
-) -> float:
+def _truncated_lognormal(median: float, spread: float, low: float, high: float, rng: np.random.Generator) -> float:
     edges = ndtr(np.log(np.array([low, high]) / median) / spread)
     share = np.clip(rng.uniform(*edges), 1e-12, 1 - 1e-12)
     return float(np.clip(median * np.exp(spread * ndtri(share)), low, high))

@@ -148,9 +148,7 @@ def biomarkers_of(findings: Findings, depth_mm: float) -> dict[str, int]:
         >>> [name for name, bit in biomarkers_of(Findings(pleura_mm=18), 50).items() if bit][:2]
         ['a_lines_none', 'b_lines_none']
     """
-    return encode_choices(
-        choices_of(findings, depth_mm), findings.a_line_copies >= 2, findings.a_line_width_mm > 20
-    )
+    return encode_choices(choices_of(findings, depth_mm), findings.a_line_copies >= 2, findings.a_line_width_mm > 20)
 
 
 def choices_of(findings: Findings, depth_mm: float) -> dict[str, int]:

@@ -4,12 +4,18 @@ import numpy as np
 
 from lusbio.simulation import artifacts
 from lusbio.simulation.anatomy import Scene
-from lusbio.simulation.grid import ScanConverter, make_grid
+from lusbio.simulation.scan_grid import ScanConverter, make_grid
 
 MASKS = (
-    "a_line", "b_line", "pleural_line_healthy", "pleural_line_unhealthy", "sub_pleural_healthy",
-    "sub_pleural_unhealthy", "consolidation", "effusion",
-)  # fmt: skip
+    "a_line",
+    "b_line",
+    "pleural_line_healthy",
+    "pleural_line_unhealthy",
+    "sub_pleural_healthy",
+    "sub_pleural_unhealthy",
+    "consolidation",
+    "effusion",
+)
 SUB_PLEURAL_MM = 8.0
 """Depth of the region below the pleural line that counts as sub-pleural (engineering choice)."""
 
@@ -39,9 +45,13 @@ def render_masks(scene: Scene, size: int, frame: int) -> dict[str, np.ndarray]:
     under = view.z - view.lung - np.float32(thickness)
     region = ((under > 0) & (under < SUB_PLEURAL_MM)).astype(np.float32)
     sick_line = np.maximum.reduce(
-        [artifacts.breaks(scene, view), artifacts.indents(scene, view), inside.max(axis=0, keepdims=True),
-         np.full_like(view.x, float(thickness >= 2))]
-    )  # fmt: skip
+        [
+            artifacts.breaks(scene, view),
+            artifacts.indents(scene, view),
+            inside.max(axis=0, keepdims=True),
+            np.full_like(view.x, float(thickness >= 2)),
+        ]
+    )
     sick_region = np.maximum(sick_line, beams.max(axis=0, keepdims=True))
     a_lines = [a * (1 - beams) for a in artifacts.a_lines(scene, view)]
     maps = {

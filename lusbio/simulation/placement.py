@@ -27,9 +27,7 @@ def build_scene(findings: Findings, patient: Patient, zone: str, rng: np.random.
     free -= 2 * rib_room
     blocks = [*findings.indents_mm, *findings.breaks_mm, *findings.consolidations_mm, *findings.coalescent_mm]
     movers = len(blocks) + findings.b_lines
-    motion = _draw_motion(
-        patient, zone, free / (4 if findings.a_lines and movers else 2) if movers else np.inf, rng
-    )
+    motion = _draw_motion(patient, zone, free / (4 if findings.a_lines and movers else 2) if movers else np.inf, rng)
     reach = motion.slide_mm / 2 + motion.beat_mm
     half = width / 2 - c.EDGE_MM - rib_room
     spots, window = _place_blocks(findings, patient.device, half, reach, rng)
@@ -97,9 +95,7 @@ def _draw_bend(findings: Findings, device: Device, rng: np.random.Generator) -> 
     return float(np.clip(bend, 0, max(slack, 0)))
 
 
-def _draw_ribs(
-    device: Device, width: float, free: float, rng: np.random.Generator
-) -> tuple[tuple[Spot, ...], float]:
+def _draw_ribs(device: Device, width: float, free: float, rng: np.random.Generator) -> tuple[tuple[Spot, ...], float]:
     """Now and then a rib that reaches into one edge or both, where the findings leave room."""
     probe = device.probe
     (least, most), (nearest, farthest) = c.RIB_ROOM[probe], c.RIB_REACH_MM[probe]
@@ -119,10 +115,13 @@ def _draw_motion(patient: Patient, zone: str, room: float, rng: np.random.Genera
     slide = rng.uniform(*(c.SLIDE_LOST_MM if lost else c.SLIDE_BASAL_MM if basal else c.SLIDE_MM))
     beat = float(np.clip(rng.uniform(*c.BEAT_MM), 0, max(room / 2, 0.0)))
     return Motion(
-        slide_mm=float(np.clip(slide, 0, max(2 * (room - beat), 0.0))), beat_mm=beat,
-        drift_mm=float(rng.uniform(*c.DRIFT_MM)), breaths_hz=patient.breaths_hz, beats_hz=patient.beats_hz,
+        slide_mm=float(np.clip(slide, 0, max(2 * (room - beat), 0.0))),
+        beat_mm=beat,
+        drift_mm=float(rng.uniform(*c.DRIFT_MM)),
+        breaths_hz=patient.breaths_hz,
+        beats_hz=patient.beats_hz,
         phase=float(rng.uniform(0, 2 * np.pi)),
-    )  # fmt: skip
+    )
 
 
 def _pack(blocks: list[float], window: float, half: float, reach: float, rng: np.random.Generator):
@@ -151,9 +150,7 @@ def _pack(blocks: list[float], window: float, half: float, reach: float, rng: np
     return places, window_x
 
 
-def _consolidation_height(
-    width: float, findings: Findings, device: Device, rng: np.random.Generator
-) -> float:
+def _consolidation_height(width: float, findings: Findings, device: Device, rng: np.random.Generator) -> float:
     room = device.depth_mm - findings.pleura_mm - 1.1 * findings.effusion_mm - findings.thickness_mm - 3
     return float(min(max(rng.uniform(0.65, 0.95) * width, 2.5), room))
 

@@ -78,15 +78,21 @@ def rate_biomarkers(recording: Recording, rater: Rater) -> dict[str, int]:
     rng.standard_normal()  # the severity's
     findings, depth_mm = recording.findings, recording.patient.device.depth_mm
     truth = choices_of(findings, depth_mm)
-    seen = {g: _err(option, len(group_names(g)) - 2 * (g == "A-lines"), c.RATER_ERRORS[g], rng)
-            for g, option in truth.items() if g in c.RATER_ERRORS}  # fmt: skip
+    seen = {
+        g: _err(option, len(group_names(g)) - 2 * (g == "A-lines"), c.RATER_ERRORS[g], rng)
+        for g, option in truth.items()
+        if g in c.RATER_ERRORS
+    }
     share = findings.pleura_mm / depth_mm + c.LOCATION_NOISE * rng.standard_normal()
     origin = max(1, truth["B-line origin"])
     origin = 3 - origin if rng.random() < c.ORIGIN_ERROR else origin
     flips = rng.random(2) < c.FLAG_ERROR
     stacked, wide = np.array([findings.a_line_copies >= 2, findings.a_line_width_mm > 20]) != flips
-    choices = {**seen, "pleural location": location_choice(np.clip(share, 0, 1)),
-               "B-line origin": origin if seen["B-lines"] else 0}  # fmt: skip
+    choices = {
+        **seen,
+        "pleural location": location_choice(np.clip(share, 0, 1)),
+        "B-line origin": origin if seen["B-lines"] else 0,
+    }
     return encode_choices(choices, bool(stacked), bool(wide))
 
 
@@ -115,15 +121,23 @@ def trainee_table(recordings: Sequence[Recording], suffix: str = ".mp4") -> pd.D
     """
     return pd.DataFrame(
         {
-            "video_id": r.video_id, "patient_id": r.patient_id, "group_id": r.patient_id,
-            "path": f"videos/{r.video_id}{suffix}", "probe": r.patient.device.probe, "zone": r.zone,
-            "fps": r.patient.device.fps, "depth_mm": r.patient.device.depth_mm,
-            "lung_severity": rate_severity(r, TRAINEE), "sf_ratio": r.patient.sf_ratio,
-            "sf_value": r.patient.sf_value, "disease": r.patient.disease,
-            "specialist_lung_severity": rate_severity(r, SPECIALIST), **rate_biomarkers(r, TRAINEE),
+            "video_id": r.video_id,
+            "patient_id": r.patient_id,
+            "group_id": r.patient_id,
+            "path": f"videos/{r.video_id}{suffix}",
+            "probe": r.patient.device.probe,
+            "zone": r.zone,
+            "fps": r.patient.device.fps,
+            "depth_mm": r.patient.device.depth_mm,
+            "lung_severity": rate_severity(r, TRAINEE),
+            "sf_ratio": r.patient.sf_ratio,
+            "sf_value": r.patient.sf_value,
+            "disease": r.patient.disease,
+            "specialist_lung_severity": rate_severity(r, SPECIALIST),
+            **rate_biomarkers(r, TRAINEE),
         }
         for r in recordings
-    )  # fmt: skip
+    )
 
 
 def truth_table(recordings: Sequence[Recording]) -> pd.DataFrame:
@@ -137,8 +151,11 @@ def truth_table(recordings: Sequence[Recording]) -> pd.DataFrame:
     """
     return pd.DataFrame(
         {
-            "video_id": r.video_id, "lung_severity": round_grade(r.severity), "sf_ratio": r.patient.sf_ratio,
-            "disease": r.patient.disease, **biomarkers_of(r.findings, r.patient.device.depth_mm),
+            "video_id": r.video_id,
+            "lung_severity": round_grade(r.severity),
+            "sf_ratio": r.patient.sf_ratio,
+            "disease": r.patient.disease,
+            **biomarkers_of(r.findings, r.patient.device.depth_mm),
         }
         for r in recordings
-    )  # fmt: skip
+    )

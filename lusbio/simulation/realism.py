@@ -8,7 +8,7 @@ import pandas as pd
 
 from lusbio.simulation import artifacts
 from lusbio.simulation.anatomy import Scene
-from lusbio.simulation.grid import make_grid
+from lusbio.simulation.scan_grid import make_grid
 from lusbio.simulation.scanner import echo_db, make_textures
 
 RAYLEIGH_MEAN_TO_SD = 1.91
@@ -94,9 +94,7 @@ def describe_video(frames: np.ndarray) -> np.ndarray:
     return np.concatenate([blocks, rings, [frames.mean(), frames.std(), change]])
 
 
-def tell_apart(
-    real: Sequence[np.ndarray], simulated: Sequence[np.ndarray], real_groups: Sequence[str]
-) -> float:
+def tell_apart(real: Sequence[np.ndarray], simulated: Sequence[np.ndarray], real_groups: Sequence[str]) -> float:
     """How well plain statistics tell real videos from simulated ones.
 
     Args:
@@ -120,7 +118,5 @@ def tell_apart(
     groups = [*real_groups, *(f"simulated {k}" for k in range(len(simulated)))]
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
-    scores = cross_val_predict(model, features, is_real, groups=groups, cv=folds, method="predict_proba")[
-        :, 1
-    ]
+    scores = cross_val_predict(model, features, is_real, groups=groups, cv=folds, method="predict_proba")[:, 1]
     return float(roc_auc_score(is_real, scores))

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from lusbio.simulation import artifacts
 from lusbio.simulation import constants as c
 from lusbio.simulation.anatomy import Scene
-from lusbio.simulation.grid import Grid, ScanConverter, make_grid
+from lusbio.simulation.scan_grid import Grid, ScanConverter, make_grid
 from lusbio.simulation.tissue import draw_tissue, wave
 
 
@@ -94,9 +94,7 @@ def make_speckle(shape: tuple[int, int], psf: tuple[float, float], rng: np.rando
     Returns:
         complex64, mean power 1; its magnitude is Rayleigh distributed.
     """
-    parts = [
-        gaussian_filter(rng.standard_normal(shape, dtype=np.float32), psf, mode="wrap") for _ in range(2)
-    ]
+    parts = [gaussian_filter(rng.standard_normal(shape, dtype=np.float32), psf, mode="wrap") for _ in range(2)]
     field = parts[0] + 1j * parts[1]
     return (field / np.sqrt(np.mean(np.abs(field) ** 2))).astype(np.complex64)
 
@@ -146,9 +144,7 @@ def render_video(scene: Scene, size: int, n_frames: int, *, speckle: bool = True
     return video
 
 
-def echo_db(
-    scene: Scene, view: artifacts.View, grid: Grid, textures: Textures, rng: np.random.Generator
-) -> np.ndarray:
+def echo_db(scene: Scene, view: artifacts.View, grid: Grid, textures: Textures, rng: np.random.Generator) -> np.ndarray:
     """Envelope of the echoes of one moment, before gain.
 
     Args:
@@ -200,11 +196,7 @@ def _lung_levels(
         specular += strength * fade * line * clear * sheen
     level = level * clear
     level += _amplitude(c.COMET_DB) * artifacts.comet_tails(scene, view) * clear
-    base = (
-        c.WHITE_LUNG_DB
-        if scene.findings.white
-        else c.B_LINE_DB[probe] + 1.5 * scene.motion.swell(view.seconds)
-    )
+    base = c.WHITE_LUNG_DB if scene.findings.white else c.B_LINE_DB[probe] + 1.5 * scene.motion.swell(view.seconds)
     ring = 1 + np.float32(0.2) * np.sin(under * np.float32(2 * np.pi / 1.3))
     lasting = fade ** np.float32(c.B_LINE_FADE[probe])
     level += 10 ** ((np.float32(base) + beam_db) / 20) * ring * beams * lasting
@@ -243,9 +235,7 @@ def _move_wall(scene: Scene, view: artifacts.View, grid: Grid, wall: np.ndarray)
     return wall[upper] * (1 - share) + wall[upper + 1] * share
 
 
-def _move_lung(
-    scene: Scene, view: artifacts.View, grid: Grid, textures: Textures
-) -> tuple[np.ndarray, np.ndarray]:
+def _move_lung(scene: Scene, view: artifacts.View, grid: Grid, textures: Textures) -> tuple[np.ndarray, np.ndarray]:
     """The lung's speckle and the sheen of its line, shifted by sliding and drift."""
     down = textures.pad[0] - scene.motion.drift(view.seconds) / grid.dz
     right = textures.pad[1] - scene.motion.slide(view.seconds) / grid.dx

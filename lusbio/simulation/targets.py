@@ -8,8 +8,8 @@ from scipy.special import ndtr
 from scipy.stats import spearmanr
 
 from lusbio.simulation import constants as c
-from lusbio.simulation.labels import simulate_recordings
 from lusbio.simulation.patients import Recording
+from lusbio.simulation.population import simulate_recordings
 from lusbio.simulation.raters import SPECIALIST, TRAINEE, rate_biomarkers, rate_severity, truth_table
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS, group_names
 
@@ -46,23 +46,37 @@ TARGETS: dict[tuple[str, str], tuple[float, float]] = {
     ("trainee against specialist", "exact"): (0.56, 0.56),
     ("trainee against specialist", "within one grade"): (0.97, 0.97),
     ("trainee from exact truth", "accuracy"): (0.80, 0.80),
-    **{("kappa, trainee against truth", k): (v, v) for k, v in
-       {"A-lines": 0.9, "B-lines": 0.9, "consolidation": 0.75, "effusion": 0.7, "pleural abnormality": 0.7,
-        "pleural thickness": 0.5}.items()},
-    **{("kappa, trainee against specialist", k): (v, v) for k, v in
-       {"A-lines": 0.8, "B-lines": 0.8, "consolidation": 0.57, "effusion": 0.5, "pleural abnormality": 0.5,
-        "pleural thickness": 0.23}.items()},
+    **{
+        ("kappa, trainee against truth", k): (v, v)
+        for k, v in {
+            "A-lines": 0.9,
+            "B-lines": 0.9,
+            "consolidation": 0.75,
+            "effusion": 0.7,
+            "pleural abnormality": 0.7,
+            "pleural thickness": 0.5,
+        }.items()
+    },
+    **{
+        ("kappa, trainee against specialist", k): (v, v)
+        for k, v in {
+            "A-lines": 0.8,
+            "B-lines": 0.8,
+            "consolidation": 0.57,
+            "effusion": 0.5,
+            "pleural abnormality": 0.5,
+            "pleural thickness": 0.23,
+        }.items()
+    },
     ("oracle (true biomarkers)", "severity accuracy"): (0.70, 0.80),
     ("oracle (true biomarkers)", "S/F AUC"): (0.57, 0.65),
     ("oracle (true biomarkers)", "disease accuracy"): (0.40, 0.50),
-}  # fmt: skip
+}
 """What the specification asks for, as lowest and highest value. Sources: Gare et al. 2022 (shares, 56 % agreement),
 COVID-BLUES (within-patient correlation, rates per severity), the simulator's specification (the others)."""
 
 
-def summarise_targets(
-    seeds: Iterable[int] = range(20), *, patients: int = 189, anchors: bool = True
-) -> pd.DataFrame:
+def summarise_targets(seeds: Iterable[int] = range(20), *, patients: int = 189, anchors: bool = True) -> pd.DataFrame:
     """Target against realised for every rate the label model was fixed by.
 
     Rates per patient are of the truth; rates per video, priors of severity and agreements are of the raters, as in the
@@ -109,9 +123,7 @@ def measure_labels(recordings: Sequence[Recording], anchors: bool = True) -> dic
         **_shares("severity prior", trainee["severity"].astype(str), TASKS["lung_severity"].classes),
         **_shares("S/F prior", people["sf_ratio"], TASKS["sf_ratio"].classes),
         **_shares("disease prior", people["disease"], TASKS["disease"].classes),
-        ("within-patient correlation", "severity"): intraclass_correlation(
-            trainee["severity"], truth["patient"]
-        ),
+        ("within-patient correlation", "severity"): intraclass_correlation(trainee["severity"], truth["patient"]),
         **_rates_by_severity(trainee, truth["disease"], truth["patient"]),
         **_rates_by_disease(truth),
         **_sf_correlation(recordings, trainee["severity"]),
@@ -138,9 +150,7 @@ def intraclass_correlation(values: pd.Series, groups: pd.Series) -> float:
     Returns:
         Share of the variance that lies between groups; slightly negative by chance when there is none.
     """
-    table = pd.DataFrame({"value": values.to_numpy(float), "group": groups.to_numpy()}).groupby("group")[
-        "value"
-    ]
+    table = pd.DataFrame({"value": values.to_numpy(float), "group": groups.to_numpy()}).groupby("group")["value"]
     sizes, means, total = table.size(), table.mean(), len(values)
     between = float((sizes * (means - values.mean()) ** 2).sum() / (len(sizes) - 1))
     within = float(table.apply(lambda v: ((v - v.mean()) ** 2).sum()).sum() / (total - len(sizes)))
@@ -157,43 +167,47 @@ def _rates_by_severity(trainee: pd.DataFrame, disease: pd.Series, patient: pd.Se
         present = 1 - trainee[group_names(group)[0]]
         for grade in range(4):
             w = weight * (trainee["severity"] == grade)
-            rates[f"P({group} | severity)", str(grade)] = (
-                float((w * present).sum() / w.sum()) if w.sum() else np.nan
-            )
+            rates[f"P({group} | severity)", str(grade)] = float((w * present).sum() / w.sum()) if w.sum() else np.nan
     return rates
 
 
 def _rates_by_disease(truth: pd.DataFrame) -> dict:
     """Per patient, in any video."""
-    none = {
-        g: 1 - truth[group_names(g)[0]] for g in ("B-lines", "effusion", "consolidation", "pleural thickness")
-    }
+    none = {g: 1 - truth[group_names(g)[0]] for g in ("B-lines", "effusion", "consolidation", "pleural thickness")}
     irregular = 1 - truth[group_names("pleural indent")[0]] * truth[group_names("pleural break")[0]]
     many = truth[list(group_names("B-lines")[2:])].max(axis=1)
-    any_ = pd.DataFrame(
-        {
-            "B-lines": none["B-lines"], "effusion": none["effusion"], "consolidation": none["consolidation"],
-            "thick pleura": none["pleural thickness"], "irregular pleura": irregular,
-            "abnormal pleura": np.maximum(irregular, none["pleural thickness"]),
-            "more": np.maximum.reduce([many, irregular, none["consolidation"], none["effusion"],
-                                       (truth["lung_severity"] != "0").astype(int)]),
-        }
-    ).groupby(truth["patient"]).max()  # fmt: skip
+    any_ = (
+        pd.DataFrame(
+            {
+                "B-lines": none["B-lines"],
+                "effusion": none["effusion"],
+                "consolidation": none["consolidation"],
+                "thick pleura": none["pleural thickness"],
+                "irregular pleura": irregular,
+                "abnormal pleura": np.maximum(irregular, none["pleural thickness"]),
+                "more": np.maximum.reduce(
+                    [
+                        many,
+                        irregular,
+                        none["consolidation"],
+                        none["effusion"],
+                        (truth["lung_severity"] != "0").astype(int),
+                    ]
+                ),
+            }
+        )
+        .groupby(truth["patient"])
+        .max()
+    )
     any_["A-profile only"] = 1 - any_.pop("more")
     rates = any_.groupby(truth.groupby("patient")["disease"].first()).mean()
-    return {
-        (disease, finding): float(rates.loc[disease, finding]) for disease in rates.index for finding in rates
-    }
+    return {(disease, finding): float(rates.loc[disease, finding]) for disease in rates.index for finding in rates}
 
 
 def _sf_correlation(recordings: Sequence[Recording], severity: pd.Series) -> dict:
     mean = severity.groupby([r.patient.index for r in recordings]).mean()
     value = {r.patient.index: r.patient.sf_value for r in recordings}
-    return {
-        ("S/F", "Spearman with mean severity"): float(
-            spearmanr(mean, [value[i] for i in mean.index]).statistic
-        )
-    }
+    return {("S/F", "Spearman with mean severity"): float(spearmanr(mean, [value[i] for i in mean.index]).statistic)}
 
 
 def _severity_agreement(recordings: Sequence[Recording], trainee: pd.Series, specialist: pd.Series) -> dict:
@@ -220,9 +234,7 @@ def _kappas(name: str, one: pd.DataFrame, other: pd.DataFrame) -> dict:
     def abnormal(table: pd.DataFrame) -> np.ndarray:
         return present(table, "pleural indent") | present(table, "pleural break")
 
-    pairs = {
-        g: (present(one, g), present(other, g)) for g in ("A-lines", "B-lines", "consolidation", "effusion")
-    }
+    pairs = {g: (present(one, g), present(other, g)) for g in ("A-lines", "B-lines", "consolidation", "effusion")}
     pairs["pleural abnormality"] = (abnormal(one), abnormal(other))
     pairs["pleural thickness"] = (option(one, "pleural thickness"), option(other, "pleural thickness"))
     return {(name, key): float(cohen_kappa_score(*pair)) for key, pair in pairs.items()}
@@ -231,14 +243,13 @@ def _kappas(name: str, one: pd.DataFrame, other: pd.DataFrame) -> dict:
 def _anchors(truth: pd.DataFrame, trainee: pd.DataFrame) -> dict:
     """Random forests on true, rated and shuffled biomarkers: what experts can reach, and chance."""
     names = list(BIOMARKER_NAMES)
-    tasks = {
-        "severity": trainee["severity"].astype(str),
-        "S/F": truth["sf_ratio"],
-        "disease": truth["disease"],
-    }
+    tasks = {"severity": trainee["severity"].astype(str), "S/F": truth["sf_ratio"], "disease": truth["disease"]}
     shuffled = trainee[names].sample(frac=1, random_state=0).to_numpy()
-    inputs = {"oracle (true biomarkers)": truth[names].to_numpy(), "trainee's biomarkers": trainee[names].to_numpy(),
-              "shuffled biomarkers": shuffled}  # fmt: skip
+    inputs = {
+        "oracle (true biomarkers)": truth[names].to_numpy(),
+        "trainee's biomarkers": trainee[names].to_numpy(),
+        "shuffled biomarkers": shuffled,
+    }
     values = {}
     for source, x in inputs.items():
         for task, y in tasks.items():

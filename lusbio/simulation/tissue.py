@@ -48,9 +48,7 @@ def draw_tissue(scene: Scene, x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray,
     for _ in range(rng.poisson((muscle - fat) * 2.0)):
         lines.append((rng.uniform(fat + 0.5, muscle - 0.8), flat, -lean, 0.15, (0, 11), (0.16, 0.35), False))
     for centre, depth, slope, height, level, thickness, whole in lines:
-        sheets += _sheet(
-            x, depth, centre + slope * x + height * wave(x, 35, rng), rng, level, thickness, whole
-        )
+        sheets += _sheet(x, depth, centre + slope * x + height * wave(x, 35, rng), rng, level, thickness, whole)
     is_muscle = (wavy > fat + 1.0) & (flat < muscle - 2) & (sheets < 0.1)
     return (10 ** (db / 20)).astype(np.float32), sheets, is_muscle
 
@@ -67,9 +65,7 @@ def wave(x: np.ndarray, period_mm: float, rng: np.random.Generator) -> np.ndarra
         Values about in [-1, 1], shape of ``x``.
     """
     waves = rng.uniform(0.6, 1.6, 3) * 2 * np.pi / period_mm
-    return (
-        sum(np.sin(k * x + phase) for k, phase in zip(waves, rng.uniform(0, 2 * np.pi, 3), strict=True)) / 1.7
-    )
+    return sum(np.sin(k * x + phase) for k, phase in zip(waves, rng.uniform(0, 2 * np.pi, 3), strict=True)) / 1.7
 
 
 def _sheet(
@@ -88,16 +84,12 @@ def _sheet(
     return (10 ** (level / 20) * ends * near).astype(np.float32)
 
 
-def _blobs(
-    x: np.ndarray, z: np.ndarray, size_mm: tuple[float, float], rng: np.random.Generator
-) -> np.ndarray:
+def _blobs(x: np.ndarray, z: np.ndarray, size_mm: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
     """Smooth noise of unit SD with blobs of a size (axial, lateral), looked up at (z, x) to the nearest sample."""
     z = np.broadcast_to(z, (z.shape[0], x.shape[1]))
     step = min(size_mm) / 3
     rows, columns = int(np.ptp(z) / step) + 2, int(np.ptp(x) / step) + 2
-    noise = gaussian_filter(
-        rng.standard_normal((rows, columns), dtype=np.float32), [s / step / 2 for s in size_mm]
-    )
+    noise = gaussian_filter(rng.standard_normal((rows, columns), dtype=np.float32), [s / step / 2 for s in size_mm])
     noise /= noise.std()
     row = ((z - z.min()) / step).astype(int)
     column = np.broadcast_to(((x - x.min()) / step).astype(int), row.shape)

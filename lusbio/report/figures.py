@@ -1,0 +1,195 @@
+"""The paper's figures: data frames in, axes out. Every ``plot_*`` draws on the axes it is given."""
+
+import os
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lusbio.files import atomic_path
+from lusbio.vocabulary import BIOMARKER_GROUPS, BIOMARKERS, TASKS
+
+INK, SOFT, ACCENT, SECOND = "#22313f", "#9aa5b1", "#1f77b4", "#d1495b"
+GROUP_COLOURS = dict(zip(BIOMARKER_GROUPS, sns.color_palette("tab10", len(BIOMARKER_GROUPS)), strict=True))
+MARKERS = ("o", "s", "^", "D", "v", "P")
+
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "figure.dpi": 110,
+    "legend.frameon": False,
+    "axes.grid": False,
+    "figure.constrained_layout.use": True,
+    "pdf.fonttype": 42,
+}
+
+
+def use_style() -> None:
+    """Set the look of all figures; call it once at the top of a notebook."""
+    plt.rcParams.update(STYLE)
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> None:
+    """Write a figure as PNG and PDF; the same figure always gives the same bytes.
+
+    Args:
+        figure: The figure.
+        folder: Where; made if needed.
+        name: Without suffix, e.g. ``"fig3"``.
+    """
+    before = os.environ.get("SOURCE_DATE_EPOCH")
+    os.environ["SOURCE_DATE_EPOCH"] = "0"
+    try:
+        for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"Creator": None, "Producer": None})):
+            with atomic_path(folder / f"{name}{suffix}") as temporary:
+                figure.savefig(temporary, dpi=160, metadata=metadata)
+    finally:
+        os.environ.pop("SOURCE_DATE_EPOCH") if before is None else os.environ.update(SOURCE_DATE_EPOCH=before)
+
+
+def plot_videos_per_patient(table: pd.DataFrame, *, ax: Axes) -> Axes:
+    """How many patients have how many videos (Fig. 3).
+
+    Args:
+        table: A cohort's table.
+        ax: Where to draw.
+
+    Returns:
+        The axes.
+    """
+    counts = table.groupby("patient_id").size().value_counts().sort_index()
+    ax.bar(counts.index, counts.to_numpy(), color=ACCENT)
+    ax.set(title="Videos per patient", xlabel="videos", ylabel="patients", xticks=counts.index)
+    return ax
+
+
+def plot_class_counts(table: pd.DataFrame, task: str, *, ax: Axes) -> Axes:
+    """Videos per class of a task (Fig. 3); videos without a label are said in the title.
+
+    Args:
+        table: A cohort's table.
+        task: A key of ``TASKS``.
+        ax: Where to draw.
+
+    Returns:
+        The axes.
+    """
+    classes = list(TASKS[task].classes)
+    counts = table[task].value_counts().reindex(classes, fill_value=0)
+    ax.barh(classes, counts.to_numpy(), color=ACCENT)
+    ax.bar_label(ax.containers[0], padding=2, color=INK)
+    unknown = int(table[task].isna().sum())
+    ax.set(title=TASKS[task].title + (f" ({unknown} unknown)" if unknown else ""), xlabel="videos")
+    ax.set_xlim(0, max(1, counts.max()) * 1.15)
+    ax.invert_yaxis()
+    return ax
+
+
+def plot_frame(frame: np.ndarray, title: str, *, ax: Axes) -> Axes:
+    """One grey frame.
+
+    Args:
+        frame: uint8 (H, W).
+        title: What stands above it.
+        ax: Where to draw.
+
+    Returns:
+        The axes.
+    """
+    ax.imshow(frame, cmap="gray", vmin=0, vmax=255)
+    ax.set_title(title)
+    ax.axis("off")
+    return ax
+
+
+def plot_biomarkers(values: pd.DataFrame, *, ax: Axes) -> Axes:
+    """The 38 biomarkers of one video as bars, coloured by group.
+
+    Args:
+        values: Column ``probability`` in the order of ``BIOMARKERS``; optionally ``label`` (1, 0 or
+            NaN): a dot marks what the rater ticked.
+        ax: Where to draw.
+
+    Returns:
+        The axes.
+    """
+    names = [f"{b.group}: {b.option}" for b in BIOMARKERS]
+    ax.barh(names, values["probability"], color=[GROUP_COLOURS[b.group] for b in BIOMARKERS], height=0.75)
+    if "label" in values:
+        ticked = np.flatnonzero(values["label"] == 1)
+        ax.plot(np.full(len(ticked), 1.03), ticked, "o", color=INK, ms=4, clip_on=False, label="ticked by the rater")
+        ax.legend(loc="lower right", bbox_to_anchor=(1, 1))
+    ax.set(xlim=(0, 1), xlabel="probability")
+    ax.tick_params(axis="y", labelsize=7)
+    ax.set_ylim(len(names) - 0.4, -0.6)  # with room for those that nothing is known of
+    return ax
+
+
+def plot_learning_curves(logs: pd.DataFrame, *, ax: Axes) -> Axes:
+    """Validation accuracy by epoch, one line per run.
+
+    Args:
+        logs: Columns ``task, fold, epoch, val_accuracy``.
+        ax: Where to draw.
+
+    Returns:
+        The axes.
+    """
+    sns.lineplot(logs, x="epoch", y="val_accuracy", hue="task", units="fold", estimator=None, marker="o", ms=4, ax=ax)
+    ax.set(title="Validation accuracy while training", xlabel="epoch", ylabel="accuracy", ylim=(0, 1))
+    ax.legend(title=None, loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def plot_biomarker_aucs(table: pd.DataFrame, *, ax: Axes) -> Axes:
+    """AUC of each biomarker with SD over runs; the label says how many test videos show it.
+
+    Args:
+        table: From ``biomarker_tables.make_biomarker_auc_table``; biomarkers without an AUC are named below.
+        ax: Where to draw.
+
+    Returns:
+        The axes.
+    """
+    known = table.dropna(subset=["mean"]).reset_index(drop=True)
+    names = [f"{row.group}: {row.option}  ({row.present} of {row.present + row.absent})" for row in known.itertuples()]
+    colours = [GROUP_COLOURS[group] for group in known["group"]]
+    ax.hlines(range(len(known)), known["mean"] - known["sd"], known["mean"] + known["sd"], color=colours, lw=2)
+    ax.scatter(known["mean"], range(len(known)), c=colours, s=22, zorder=3)
+    ax.axvline(50, color=SOFT, lw=1, ls="--")
+    ax.set_yticks(range(len(known)), names, fontsize=7)
+    missing = len(table) - len(known)
+    unknown = f" ({missing} biomarkers have none here)" if missing else ""
+    ax.set(title="Biomarkers on test videos", xlabel=f"AUC, mean and SD over runs{unknown}")
+    ax.set(xlim=(0, 100), ylim=(len(known) - 0.5, -0.5))
+    return ax
+
+
+def plot_heat(frame: np.ndarray, heat: np.ndarray, *, ax: Axes) -> Axes:
+    """Heat over a grey frame: the hotter, the less of the frame shows through.
+
+    Args:
+        frame: uint8 (H, W).
+        heat: float (H, W) in [0, 1], e.g. one frame of ``explanations.compute_heat``.
+        ax: Where to draw.
+
+    Returns:
+        The axes.
+    """
+    ax.imshow(frame, cmap="gray", vmin=0, vmax=255)
+    ax.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.6 * heat)
+    ax.axis("off")
+    return ax

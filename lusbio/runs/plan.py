@@ -1,0 +1,204 @@
+"""Which runs the paper consists of: the networks of Table 1, those with fewer labels, and those of Table 6."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from lusbio.cohorts.splits import run_folds
+from lusbio.cohorts.targets import BIOMARKER_TASK, keep_fraction, select_rows
+from lusbio.errors import LeakageError, LusbioError
+from lusbio.network import OTHER_BACKBONE, USUAL_BACKBONE
+from lusbio.runs.spec import PreparedCohort, RunSpec
+from lusbio.vocabulary import TASKS
+
+PRETRAINED_TASK = "lung_severity"
+"""What networks pretrained on biomarkers are trained for, and whose features decide other tasks (Table 1)."""
+
+PRETRAINING, FEWER_LABELS, TABLE6 = "pretraining", "label_efficiency", "table6"
+
+EXTRAS = {
+    PRETRAINING: "severity networks pretrained on the cohort's own biomarkers (Table 1)",
+    FEWER_LABELS: "networks with fewer labels",
+    TABLE6: "another backbone (Table 6)",
+}
+"""Questions about the method, not about the patients; two are named after the table that answers them."""
+
+COMPLETE_PROFILE = "paper"
+"""The profile that asks them of every cohort."""
+
+
+def find_left_out(prepared: PreparedCohort) -> dict[str, str]:
+    """Which of ``EXTRAS`` a cohort does without, and why: the one place where that is decided.
+
+    Simulated patients have labels of all biomarkers and of every task, so any profile asks them. Real ones have
+    labels of few findings, and their trainings take time that goes to questions about them; of these patients only
+    ``COMPLETE_PROFILE`` asks everything. (Engineering choice.)
+
+    Args:
+        prepared: The cohort.
+
+    Returns:
+        A line by key of ``EXTRAS``, for people; nothing where all are asked.
+    """
+    if prepared.cohort.simulated or prepared.profile.name == COMPLETE_PROFILE:
+        return {}
+    return {
+        name: f"Left out here: {what}. It is a question about the method, which simulated patients answer; "
+        f"with `PROFILE={COMPLETE_PROFILE}` these patients are asked too."
+        for name, what in EXTRAS.items()
+    }
+
+
+def find_tasks(prepared: PreparedCohort) -> tuple[list[str], dict[str, str]]:
+    """What a cohort has labels to learn: in every run two classes, and labels to validate and test on.
+
+    Args:
+        prepared: The cohort.
+
+    Returns:
+        ``BIOMARKER_TASK`` and keys of ``TASKS`` that can be learnt, in this order; and for those that
+        cannot, the reason.
+    """
+    learnable, reasons = [], {}
+    for task in (BIOMARKER_TASK, *TASKS):
+        try:
+            for fold in run_folds(prepared.protocol):
+                _, targets, _ = select_rows(prepared.cohort.table, prepared.splits(fold), task)
+                _check_tested(targets, prepared.splits(fold), task)
+            learnable.append(task)
+        except LeakageError:
+            raise
+        except LusbioError as error:
+            reasons[task] = str(error)
+    return learnable, reasons
+
+
+def _check_tested(targets: np.ndarray, splits: pd.Series, task: str) -> None:
+    known = ~np.isnan(targets).all(1) if targets.ndim == 2 else targets >= 0
+    tested = (splits == "test").to_numpy()
+    if tested.any() and not known[tested].any():
+        raise LusbioError(f"no test video has a label for {task}")
+
+
+def list_specs(prepared: PreparedCohort, initial_weights: str) -> list[RunSpec]:
+    """The runs of Table 1: the biomarker network, one network per task, and those pretrained on biomarkers.
+
+    Args:
+        prepared: The cohort.
+        initial_weights: See ``RunSpec``.
+
+    Returns:
+        Specs, biomarkers first; what the cohort has too few labels for is left out.
+
+    Raises:
+        LusbioError: If biomarkers, or all tasks, are among what is left out: there is nothing to compare
+            then. Names the reasons.
+    """
+    learnable, reasons = find_tasks(prepared)
+    if BIOMARKER_TASK not in learnable or len(learnable) < 2:
+        listed = "; ".join(f"{task}: {reason}" for task, reason in reasons.items())
+        raise LusbioError(
+            f"cohort {prepared.cohort.name!r}: the paper needs labels of some biomarkers and of one task. {listed}"
+        )
+    specs = [spec for task in learnable for spec in prepared.specs(task, initial_weights)]
+    return specs + list_pretrained(prepared, learnable, initial_weights)
+
+
+def list_grid(prepared: PreparedCohort, initial_weights: dict[str, str]) -> list[RunSpec]:
+    """All runs behind the tables: Table 1, fewer labels, Table 6; what ``find_left_out`` names is left out.
+
+    Args:
+        prepared: The cohort.
+        initial_weights: By backbone, see ``RunSpec``.
+
+    Returns:
+        Distinct specs.
+
+    Raises:
+        LusbioError: As ``list_specs``.
+    """
+    usual = initial_weights[USUAL_BACKBONE]
+    specs = list_specs(prepared, usual)
+    fewer = list_with_fewer_labels(prepared, choose_efficiency_task(prepared), usual)
+    other = list_other_backbone(prepared, initial_weights[OTHER_BACKBONE])
+    return list(dict.fromkeys([*specs, *(spec for of_share in fewer.values() for spec in of_share), *other]))
+
+
+def choose_efficiency_task(prepared: PreparedCohort) -> str:
+    """The task whose labels are made fewer: lung severity where it can be learnt, else the first that can."""
+    tasks = [task for task in find_tasks(prepared)[0] if task != BIOMARKER_TASK]
+    return PRETRAINED_TASK if PRETRAINED_TASK in tasks else tasks[0]
+
+
+def list_pretrained(prepared: PreparedCohort, learnable: Sequence[str], initial_weights: str) -> list[RunSpec]:
+    """Severity networks that start from the biomarker network of the same fold (Table 1).
+
+    Args:
+        prepared: The cohort.
+        learnable: From ``find_tasks``.
+        initial_weights: Of the biomarker networks.
+
+    Returns:
+        One spec per fold; none where severity cannot be learnt or the question is left out.
+    """
+    if PRETRAINED_TASK not in learnable or PRETRAINING in find_left_out(prepared):
+        return []
+    return [
+        replace(spec, task=PRETRAINED_TASK, outputs=own.outputs, initial_weights=f"run:{spec.run_id}")
+        for spec, own in zip(
+            prepared.specs(BIOMARKER_TASK, initial_weights), prepared.specs(PRETRAINED_TASK), strict=True
+        )
+    ]
+
+
+def list_with_fewer_labels(prepared: PreparedCohort, task: str, initial_weights: str) -> dict[float, list[RunSpec]]:
+    """End-to-end networks that see the labels of a share of the training patients, in as many steps.
+
+    Args:
+        prepared: The cohort.
+        task: A task that can be learnt.
+        initial_weights: See ``RunSpec``.
+
+    Returns:
+        Specs by share, from small to large, all labels last; a share that leaves fewer than two classes to
+        train on in one of the folds is left out. None where the question is left out.
+    """
+    found = {}
+    if FEWER_LABELS in find_left_out(prepared):
+        return found
+    folds = run_folds(prepared.protocol)[: prepared.profile.label_folds]
+    for share in (*prepared.profile.label_fractions, 1.0):
+        specs = [spec for spec in prepared.specs(task, initial_weights, label_fraction=share) if spec.fold in folds]
+        if all(_has_two_classes(prepared, spec) for spec in specs):
+            found[share] = specs
+    return found
+
+
+def _has_two_classes(prepared: PreparedCohort, spec: RunSpec) -> bool:
+    rows, targets, _ = select_rows(prepared.cohort.table, prepared.splits(spec.fold), spec.task)
+    kept = keep_fraction(prepared.cohort.table, rows["train"], spec.label_fraction, spec.seed)
+    return len(set(targets[kept])) >= 2
+
+
+def list_other_backbone(prepared: PreparedCohort, initial_weights: str) -> list[RunSpec]:
+    """The runs of Table 6: the same tasks with another network, as far as the profile goes.
+
+    Args:
+        prepared: The cohort.
+        initial_weights: Of the other backbone, see ``RunSpec``.
+
+    Returns:
+        Specs, task by task; what the cohort has too few labels for is left out, and where that is all tasks
+        of the profile, one that can be learnt takes their place. None where the question is left out.
+    """
+    if TABLE6 in find_left_out(prepared):
+        return []
+    profile, (learnable, _) = prepared.profile, find_tasks(prepared)
+    tasks = [task for task in profile.backbone_tasks if task in learnable]
+    if not set(tasks) - {BIOMARKER_TASK}:
+        tasks.append(choose_efficiency_task(prepared))
+    folds = run_folds(prepared.protocol)[: profile.backbone_folds]
+    changes = {"backbone": OTHER_BACKBONE, "training": profile.backbone_training}
+    return [spec for task in tasks for spec in prepared.specs(task, initial_weights, **changes) if spec.fold in folds]

@@ -1,0 +1,271 @@
+"""Making runs: train what is not trained yet, several at a time, and take up what was interrupted.
+
+A finished run is never repeated; a run that was killed goes on from its last epoch; any number of
+workers, on any number of machines, may work on the same list of runs in the same folder.
+"""
+
+import contextlib
+import os
+import platform
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lusbio.errors import LusbioError
+from lusbio.files import atomic_path, write_csv, write_json
+from lusbio.network import USUAL_BACKBONE
+from lusbio.runs.spec import (
+    PreparedCohort,
+    Run,
+    RunSpec,
+    describe_spec,
+    find_runs,
+    is_finished,
+    runs_folder,
+    training_code,
+)
+
+
+def execute_many(
+    specs: Sequence[RunSpec], prepared: PreparedCohort, jobs: int = 1, say: Callable[[str], None] = print
+) -> list[Run]:
+    """Train what is not trained yet, several runs at a time, one thread each.
+
+    With ``$LUSBIO_SCHEDULER`` set, e.g. to ``tcp://127.0.0.1:8786``, the workers of that dask cluster train.
+
+    Args:
+        specs: The runs.
+        prepared: The cohort they are about.
+        jobs: Runs at a time; a cluster trains as many as it has workers.
+        say: Takes lines of progress.
+
+    Returns:
+        One finished run per spec, in order.
+
+    Raises:
+        LusbioError: If a run cannot be trained, or the cluster cannot be used.
+    """
+    waves = in_waves([spec for spec in specs if not is_finished(runs_folder() / spec.run_id)])
+    todo = [spec for wave in waves for spec in wave]
+    scheduler = os.environ.get("LUSBIO_SCHEDULER") if todo else None
+    at_a_time = "" if scheduler else f", {min(jobs, max(1, len(todo)))} at a time"
+    say(f"{len(specs)} runs, {len(todo)} to train{at_a_time}, one thread each")
+    with _follow_logs(todo, say):
+        if scheduler:
+            _execute_on_cluster(waves, prepared, scheduler, say)
+        else:
+            _execute_here(waves, prepared, jobs)
+    return find_runs(specs)
+
+
+def _execute_here(waves: list[list[RunSpec]], prepared: PreparedCohort, jobs: int) -> None:
+    import joblib
+
+    with joblib.parallel_config("loky", inner_max_num_threads=1), warnings.catch_warnings():
+        # joblib replaces workers whose memory has grown, which is what a training does to them.
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
+        for wave in waves:
+            joblib.Parallel(n_jobs=jobs)(joblib.delayed(execute)(spec, prepared) for spec in wave)
+
+
+def _execute_on_cluster(
+    waves: list[list[RunSpec]], prepared: PreparedCohort, scheduler: str, say: Callable[[str], None]
+) -> None:
+    from lusbio.runs.cluster import connect_cluster
+
+    with connect_cluster(scheduler, say) as client:
+        for wave in waves:
+            folders = [runs_folder() / spec.run_id for spec in wave]
+            # Not pure: dask shall not answer from a run of the same name that someone removed since.
+            client.gather(
+                [
+                    client.submit(_execute_on_worker, spec, prepared, folder, pure=False)
+                    for spec, folder in zip(wave, folders, strict=True)
+                ]
+            )
+
+
+def _execute_on_worker(spec: RunSpec, prepared: PreparedCohort, folder: Path) -> None:
+    """Train one run in a worker of a cluster, into the folder where whoever asked for it will look."""
+    from lusbio.runs.cluster import check_worker
+
+    check_worker()
+    if (here := runs_folder() / spec.run_id) != folder:
+        raise LusbioError(
+            f"a worker would train into {here}, expected {folder}: it needs the same checkout and LUSBIO_BUILD"
+        )
+    execute(spec, prepared)
+
+
+@contextlib.contextmanager
+def _follow_logs(specs: Sequence[RunSpec], say: Callable[[str], None]) -> Iterator[None]:
+    """Say what the runs write to their logs while the block lasts, wherever they are computed."""
+    names = [describe_spec(spec) for spec in specs]
+    logs = [runs_folder() / spec.run_id / "log.txt" for spec in specs]
+    positions = [log.stat().st_size if log.exists() else 0 for log in logs]
+    clock = GridClock(sum(_cost(spec) * (spec.training.epochs - _epochs_done(spec)) for spec in specs))
+    finished = threading.Event()
+
+    def say_news() -> None:
+        for number, (spec, name, log) in enumerate(zip(specs, names, logs, strict=True)):
+            if log.exists() and log.stat().st_size > positions[number]:
+                with log.open("rb") as file:
+                    file.seek(positions[number])
+                    news = file.read()
+                news = news[: news.rfind(b"\n") + 1]  # the last line may still be being written
+                positions[number] += len(news)
+                for line in news.decode().splitlines():
+                    left = clock.after(_cost(spec)) if line.startswith("epoch ") else ""
+                    say(f"[run {number + 1}/{len(logs)}] {name}: {line}{left}")
+
+    def follow() -> None:
+        while not finished.wait(0.5):
+            say_news()
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+        say_news()
+
+
+def _epochs_done(spec: RunSpec) -> int:
+    """Epochs that an interrupted run has finished."""
+    log = runs_folder() / spec.run_id / "log.csv"
+    return len(pd.read_csv(log)) if log.exists() else 0
+
+
+def _cost(spec: RunSpec) -> float:
+    """What an epoch of a run costs beside one of the usual network, roughly: only for telling how long it takes."""
+    return 1.0 if spec.backbone == USUAL_BACKBONE else 2.1
+
+
+def in_waves(specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
+    """Specs in groups that can be trained one after the other: a run comes after the run it starts from.
+
+    Args:
+        specs: Any.
+
+    Returns:
+        The distinct specs; first those that start from no other run of the list.
+    """
+    distinct = list(dict.fromkeys(specs))
+    ids = {spec.run_id for spec in distinct}
+    waves = [[], []]
+    for spec in distinct:
+        waves[spec.starts_from in ids].append(spec)
+    return [wave for wave in waves if wave]
+
+
+class GridClock:
+    """How much of several trainings is done, and how long the rest will take at the pace so far.
+
+    Args:
+        total: Work to do, in any unit.
+    """
+
+    def __init__(self, total: float):
+        self.total = total
+        self.done = 0.0
+        self.started = time.monotonic()
+
+    def after(self, work: float) -> str:
+        """Count some work as done and say, for the end of a line, how far all of it is."""
+        self.done += work
+        minutes = (time.monotonic() - self.started) / 60 * (self.total - self.done) / self.done
+        left = "less than a minute" if minutes < 1 else f"about {minutes:.0f} min"
+        return f"  · all runs: {self.done / self.total:.0%} done, {left} left"
+
+
+def execute(spec: RunSpec, prepared: PreparedCohort) -> Path:
+    """Train one run to the end, or take it up where it was left; does nothing when it is finished.
+
+    Args:
+        spec: The run.
+        prepared: The cohort it is about.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        LusbioError: If the data are not those of the spec, or there is nothing to learn from them.
+    """
+    import filelock
+
+    folder = runs_folder() / spec.run_id
+    data = prepared.data_of(spec.task)
+    if spec.data != data:
+        raise LusbioError(f"run {spec.run_id} is about data {spec.data}, the cohort at hand is {data}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / ".lock"):
+        if not is_finished(folder):
+            _train(spec, prepared, folder)
+    return folder
+
+
+def _train(spec: RunSpec, prepared: PreparedCohort, folder: Path) -> None:
+    from lusbio.network import training  # torch and Lightning take seconds to import
+    from lusbio.runs import assembly
+    from lusbio.runs import gpu as resident
+    from lusbio.runs.progress import EpochLog
+
+    def say(line: str) -> None:
+        with (folder / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    with training.one_thread():
+        device = training.choose_device()
+        rows, targets, masked = assembly.choose_rows(spec, prepared)
+        module, data, origin = assembly.assemble(spec, prepared, rows, targets)
+        resident.settle_on_gpu(module, data, device, say)
+        say(f"{len(rows['train'])} videos to train on, {len(rows['val'])} to validate on; {origin}")
+        log = EpochLog(folder / "log.csv", say)
+        best = training.fit(module, data, folder, device=device, callbacks=[log])
+        start = time.perf_counter()
+        predictions = _predict_all(module, data, prepared, spec, folder, device)
+    predicting = round(time.perf_counter() - start, 2)
+    timing = {"seconds": round(sum(log.seconds) + predicting, 1), "epochs": log.seconds, "prediction": predicting}
+    write_json(timing, folder / "timing.json")
+    info = {
+        "spec": asdict(spec),
+        "code": training_code(spec.backbone),
+        "initial_weights": origin,
+        **best,
+        "videos": {split: int(n) for split, n in predictions["split"].value_counts().sort_index().items()},
+        "trained_on": len(rows["train"]),
+        "validated_on": len(rows["val"]),
+        "masked": masked,
+        "device": training.describe_device(device),
+        "precision": training.choose_precision(device),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "pytorch-lightning", "numpy")},
+        },
+    }
+    write_json(info, folder / "run.json")
+    training.remove_checkpoints(folder)
+
+
+def _predict_all(module, data, prepared: PreparedCohort, spec: RunSpec, folder: Path, device) -> pd.DataFrame:
+    """Weights, predictions and features of every video of the cohort, into the run's folder."""
+    from lusbio.network.weights import save_weights
+    from lusbio.runs import assembly
+
+    probabilities, features = assembly.predict_all(module, data, spec, device)
+    predictions = pd.DataFrame({"video_id": prepared.cohort.table["video_id"], "split": prepared.splits(spec.fold)})
+    predictions[[f"p_{k}" for k in range(probabilities.shape[1])]] = probabilities
+    save_weights(module.network, folder / "weights.safetensors")
+    write_csv(predictions, folder / "predictions.csv")
+    with atomic_path(folder / "features.npy") as temporary:
+        np.save(temporary, features)
+    return predictions

@@ -1,0 +1,179 @@
+import functools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lusbio.errors import LusbioError
+from lusbio.files import ROOT
+from lusbio.publish.run_notebook import PARAMETERS, anatomy_problems, check_parameters, main, run_notebook
+
+pytest.importorskip("papermill")
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_keep_the_house_rules(path):
+    assert anatomy_problems(path) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_papermill_reads_every_line_of_a_parameters_cell(path):
+    from papermill import inspect_notebook
+
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    (text,) = ["".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    assert len(inspect_notebook(path)) == len(text.splitlines())
+
+
+def test_a_notebook_that_keeps_the_rules_has_no_problems(tmp_path, write_notebook):
+    assert anatomy_problems(write_notebook(tmp_path / "03_good.ipynb", "x = 1", "x / 2")) == []
+
+
+def _edited(path: Path, edit) -> list[str]:
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    edit(notebook)
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    return anatomy_problems(path)
+
+
+HOME = "/" + "home/someone/videos"
+DEFECTS = {
+    "kernel": (lambda nb: nb["metadata"].clear(), "kernel"),
+    "number": (lambda nb: nb["cells"][0].update(source=nb["cells"][0]["source"].replace("03", "04")), "# 03 · "),
+    "reads line": (lambda nb: nb["cells"][0].update(source="# 03 · T\n\nmakes\ntakes\nexpect"), "'reads'"),
+    "no parameters": (lambda nb: nb["cells"][1]["metadata"].clear(), "0 cells are tagged"),
+    "two parameters": (lambda nb: nb["cells"][3]["metadata"].update(tags=["parameters"]), "2 cells are tagged"),
+    "untyped": (lambda nb: nb["cells"][1].update(source="jobs = 1  # processes"), "'jobs = 1"),
+    "no help": (lambda nb: nb["cells"][1].update(source="jobs: int = 1"), "'jobs: int = 1'"),
+    "= in help": (lambda nb: nb["cells"][1].update(source="seed: int = 1  # a=b"), "one '='"),
+    "derived": (lambda nb: nb["cells"][1].update(source="seed: int = jobs + 1  # s"), "an expression"),
+    "wrong type": (lambda nb: nb["cells"][1].update(source='seed: int = "1"  # s'), "is str, declared int"),
+    "not as passed": (lambda nb: nb["cells"][1].update(source="jobs: float = 1  # s"), "passed int"),
+    "no prose": (lambda nb: nb["cells"].pop(2), "code follows code"),
+    "outputs": (lambda nb: nb["cells"][3].update(execution_count=1), "outputs are committed"),
+    "long cell": (lambda nb: nb["cells"][3].update(source="x = 1\n" * 26), "26 lines of code"),
+    "path in code": (lambda nb: nb["cells"][3].update(source=f"open('{HOME}')"), "absolute path"),
+    "path in prose": (lambda nb: nb["cells"][2].update(source=f"see {HOME}"), "absolute path"),
+}
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_each_broken_rule_is_named_once(defect, tmp_path, write_notebook):
+    edit, said = DEFECTS[defect]
+    problems = _edited(write_notebook(tmp_path / "03_bad.ipynb", "x = 1"), edit)
+    assert len(problems) == 1 and said in problems[0] and problems[0].startswith("03_bad.ipynb: ")
+
+
+def test_addresses_and_relative_paths_are_not_absolute_paths(tmp_path, write_notebook):
+    text = '"https://example.org/home/x", "../data/y", "and/or", "build/data/covid_blues", "1/2"'
+    assert anatomy_problems(write_notebook(tmp_path / "03_good.ipynb", text)) == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"profil": "smoke"}, "unknown parameter 'profil'; it takes profile, cohort, jobs"),
+        ({"jobs": "2"}, "parameter 'jobs' is str '2', expected int"),
+        ({"jobs": True}, "parameter 'jobs' is bool True, expected int"),
+    ],
+)
+def test_a_parameter_that_does_not_fit_stops_before_anything_runs(parameters, said, tmp_path, write_notebook):
+    source = write_notebook(tmp_path / "01_try.ipynb", "raise SystemError")
+    with pytest.raises(LusbioError, match=re.escape(said)):
+        run_notebook(source, tmp_path / "out" / "01_try.ipynb", parameters)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_whole_number_may_stand_for_a_float(tmp_path, write_notebook):
+    source = write_notebook(tmp_path / "01_try.ipynb", parameters="rate: float = 0.5  # per second")
+    check_parameters(source, {"rate": 1})
+
+
+def test_a_missing_notebook_is_named(tmp_path):
+    with pytest.raises(LusbioError, match="no such notebook"):
+        check_parameters(tmp_path / "01_try.ipynb", {})
+
+
+def test_a_notebook_runs_in_this_python_and_becomes_a_page(tmp_path, write_notebook, capfd, monkeypatch):
+    """One kernel for all that can be seen of a good run, because a kernel takes a second to start."""
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    source = write_notebook(
+        tmp_path / "in" / "01_try.ipynb",
+        "import os, sys\nprint(sys.executable, os.getcwd())\nprint(profile, cohort, jobs)",
+        "import matplotlib.pyplot as plt\nplt.plot([1, 2]);",
+    )
+    output = tmp_path / "out" / "01_try.ipynb"
+    before = time.time()
+    run_notebook(source, output, {"profile": "smoke", "cohort": 'it\'s "mine"', "jobs": 2})
+    printed = capfd.readouterr().out
+    assert f'{sys.executable} {source.parent.resolve()}\nsmoke it\'s "mine" 2\n' in printed
+    assert sorted(path.name for path in output.parent.iterdir()) == ["01_try.html", "01_try.ipynb"]
+    assert "without encryption" not in output.read_text(encoding="utf-8")
+    assert '"image/png"' in output.read_text(encoding="utf-8")
+    page = output.with_suffix(".html").read_text(encoding="utf-8")
+    assert "data:image/png;base64" in page
+    assert not re.search(r"""(src|href)=["']?(https?:)?//|import\(["']?http|@import url\(["']?http""", page)
+    assert output.stat().st_mtime < before + 1  # when it began, so that later edits are newer
+
+
+def test_a_failed_cell_is_shown_and_leaves_only_the_running_file(tmp_path, write_notebook, capfd):
+    code = "values = [1]\nraise ValueError('first line\\nsecond line')"
+    source = write_notebook(tmp_path / "01_try.ipynb", "x = 1", code)
+    output = tmp_path / "out" / "01_try.ipynb"
+    assert main(["run", str(source), "--output", str(output), "--jobs", "3"]) == 1
+    said = capfd.readouterr().err
+    assert "stopped in cell [4]" in said and "values = [1]" in said
+    assert "ValueError: first line\nsecond line" in said and "01_try.running.ipynb" in said
+    assert [path.name for path in output.parent.iterdir()] == ["01_try.running.ipynb"]
+
+
+def test_a_kernel_that_dies_is_an_error(tmp_path, write_notebook):
+    source = write_notebook(tmp_path / "01_try.ipynb", "import os\nos._exit(9)")
+    with pytest.raises(LusbioError, match=r"Kernel died.*memory"):
+        run_notebook(source, tmp_path / "out.ipynb", {})
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=lambda sent: sent.name)
+def test_an_interrupted_run_takes_its_kernel_along(sent, tmp_path, write_notebook):
+    code = "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)"
+    source = write_notebook(tmp_path / "01_try.ipynb", code)
+    command = [sys.executable, "-m", "lusbio.publish.run_notebook", "run", source, "--output", tmp_path / "out.ipynb"]
+    # Where the tests run in the background, SIGINT is ignored and children inherit that.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
+    ) as process:
+        kernel = int(process.stdout.readline())
+        process.send_signal(sent)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "stopped; what is finished is kept" in said
+    with pytest.raises(ProcessLookupError):
+        os.kill(kernel, 0)
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_check_names_every_problem_and_fails(tmp_path, write_notebook, capsys):
+    good = write_notebook(tmp_path / "01_good.ipynb", "x = 1")
+    assert main(["check", str(good)]) == 0
+    bad = write_notebook(tmp_path / "02_bad.ipynb", "x = 1\n" * 30)
+    assert main(["check", str(good), str(bad)]) == 1
+    assert "02_bad.ipynb: cell 3: 30 lines" in capsys.readouterr().err
+
+
+def test_the_paper_s_notebooks_take_what_the_runner_passes():
+    from papermill import inspect_notebook
+
+    listed = " ".join(re.findall(r"^PAPER [:+]= (.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)).split()
+    for path in NOTEBOOKS:
+        if path.stem in listed:
+            assert set(PARAMETERS) <= set(inspect_notebook(path)), path.name

@@ -1,0 +1,207 @@
+import dataclasses
+import itertools
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from small_cohort import TINY, make_small_cohort
+from test_videos import broken_files, moving_bar
+
+from lusbio.cli import main
+from lusbio.cohorts.targets import BIOMARKER_TASK
+from lusbio.errors import CohortError, LusbioError
+from lusbio.experts.inputs import fill_masked
+from lusbio.runs.spec import prepare_cohort
+from lusbio.runs.train import execute
+from lusbio.scoring.final_model import train_final
+from lusbio.scoring.score import find_biomarkers, find_model, find_videos, score_in_blocks, score_videos
+from lusbio.videos import DecodedVideo, decode_video, encode_video
+from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    return make_small_cohort(tmp_path_factory.mktemp("cohort"))
+
+
+@pytest.fixture(scope="module")
+def model_folder(cohort, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    train_final(prepare_cohort(cohort, TINY, protocol="final"), folder, "scratch")
+    return folder
+
+
+def test_a_model_folder_says_what_it_is_made_from(model_folder):
+    card = json.loads((model_folder / "card.json").read_text())
+    assert card["cohort"] == "small" and card["videos"] == {"train": 32, "val": 8}
+    assert set(card["experts"]) == set(TASKS) and "not a medical device" in card["limits"]
+    assert BIOMARKER_NAMES[7] in card["masked"]
+    assert card["experts"]["disease"]["never_learnt"] == list(TASKS["disease"].classes[3:])
+    validation = card["experts"]["lung_severity"]["validation"]
+    assert {"auc", "accuracy", "f1"} < set(validation) and 0 < validation["majority_accuracy"] < 1
+    assert (validation["videos"], validation["patients"]) == (8, 4)
+    assert {path.suffix for path in model_folder.iterdir()} == {".json", ".safetensors", ".skops"}
+
+
+def test_a_moved_model_scores_as_before(model_folder, cohort, tmp_path):
+    paths = find_videos(cohort.video_paths()[:3])
+    before = score_videos(paths, find_model(model_folder))
+    shutil.copytree(model_folder, tmp_path / "elsewhere")
+    pd.testing.assert_frame_equal(before, score_videos(paths, find_model(tmp_path / "elsewhere")))
+
+
+def test_scores_have_38_biomarkers_and_a_probability_per_class(model_folder, cohort):
+    scores = score_videos(find_videos(cohort.video_paths()[:4]), find_model(model_folder))
+    assert list(scores.columns[:39]) == ["video_id", *BIOMARKER_NAMES] and len(scores) == 4
+    for task in TASKS.values():
+        columns = [f"{task.name}={name}" for name in task.classes]
+        np.testing.assert_allclose(scores[columns].sum(axis=1), 1, atol=1e-6)
+    learnt = scores[[BIOMARKER_NAMES[0], BIOMARKER_NAMES[5]]]
+    assert learnt.notna().all(axis=None) and scores[BIOMARKER_NAMES[7]].isna().all()
+    diseases = scores[[f"disease={name}" for name in TASKS["disease"].classes]]
+    assert diseases.isna().all().tolist() == [False] * 3 + [True] * 4  # the cohort has three of seven
+
+
+def test_a_run_scores_as_it_predicted(cohort):
+    prepared = prepare_cohort(cohort, TINY)
+    folder = execute(prepared.specs(BIOMARKER_TASK)[0], prepared)
+    predictions = pd.read_csv(folder / "predictions.csv")
+    scores = score_videos(find_videos(prepared.cohort.video_paths()), find_model(folder))
+    np.testing.assert_allclose(scores[BIOMARKER_NAMES[0]], predictions["p_0"], atol=0.01)  # bfloat16, other batches
+    assert find_model(None).folder.name.startswith(BIOMARKER_TASK)
+
+
+@pytest.fixture
+def videos(tmp_path):
+    """Five videos of many frames, of one, and of seven, whose four clips are three."""
+    paths = {}
+    for name, n_frames in (("long", 50), ("single", 1), ("short", 7), ("odd", 17), ("same", 50)):
+        frames = np.random.default_rng(n_frames).integers(0, 256, (n_frames, 40, 48), np.uint8)
+        paths[name] = tmp_path / f"{name}.npy"
+        np.save(paths[name], frames)
+    return paths
+
+
+@pytest.fixture
+def model(model_folder):
+    """A model that takes four clips of every video."""
+    found = find_model(model_folder)
+    settings = dataclasses.replace(found.settings, evaluation_clips=4)
+    return dataclasses.replace(found, spec=dataclasses.replace(found.spec, training=settings))
+
+
+@pytest.mark.parametrize("names", [["long"], ["long", "single", "short", "odd", "same"]])
+def test_scores_are_those_of_decoding_first_and_predicting_then(names, videos, model, monkeypatch):
+    monkeypatch.setattr("lusbio.network.training.choose_precision", lambda device: "32-true")  # the rest is order
+    paths = {name: videos[name] for name in names}
+    decoded = [DecodedVideo(decode_video(path, model.settings.image_size)) for path in paths.values()]
+    scores = score_videos(paths, model)
+    assert list(scores["video_id"]) == names
+    expected = find_biomarkers(decoded, model)
+    np.testing.assert_allclose(scores[list(BIOMARKER_NAMES)], expected, atol=1e-6)
+    for task, expert in model.experts.items():
+        columns = [f"{task}={name}" for name in TASKS[task].classes]
+        decided = expert.predict_probabilities(fill_masked(expected))
+        np.testing.assert_allclose(scores[columns].fillna(0), decided, atol=1e-6)
+
+
+def test_a_video_scores_the_same_alone_and_among_others_and_on_any_number_of_cores(videos, model, monkeypatch):
+    among = score_videos(videos, model).set_index("video_id")
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    for name, path in videos.items():
+        alone = score_videos({name: path}, model).set_index("video_id")
+        columns = list(BIOMARKER_NAMES)
+        pd.testing.assert_frame_equal(alone[columns], among.loc[[name], columns], check_exact=True)
+
+
+def test_threads_are_as_before_when_all_is_scored(videos, model):
+    import torch
+
+    before = torch.get_num_threads()
+    score_videos(videos, model)
+    assert torch.get_num_threads() == before
+
+
+def test_broken_videos_are_named_at_the_end_and_the_rows_of_the_others_are_kept(model, videos, tmp_path, monkeypatch):
+    monkeypatch.setattr("lusbio.scoring.score.BLOCK", 2)
+    encode_video(moving_bar(), tmp_path / "good.mp4", 25)
+    broken = broken_files(tmp_path, tmp_path / "good.mp4")
+    cheap = {"absent.mp4", "empty.mp4", "notes.txt"}  # they are named before anything is scored
+    broken = {path.name: path for path in broken.values() if path.name not in cheap}
+    first, *others = broken
+    paths = {first: broken[first], **videos, **{name: broken[name] for name in others}}
+    blocks = score_in_blocks(paths, model)
+    rows = [video_id for block in itertools.islice(blocks, 3) for video_id in block["video_id"]]
+    assert rows == list(videos)
+    with pytest.raises(CohortError) as caught:
+        next(blocks)
+    assert len(caught.value.problems) == len(broken)
+    assert all(str(path) in str(caught.value) for path in broken.values())
+    with pytest.raises(CohortError, match=first):
+        score_videos(paths, model)
+
+
+def test_files_that_are_no_videos_are_named_before_the_network_is_loaded(model, videos, tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    places = {"missing": tmp_path / "missing.mp4", "empty": tmp_path / "empty.mp4", **videos}
+    without_weights = dataclasses.replace(model, folder=tmp_path)
+    with pytest.raises(CohortError) as caught:
+        score_videos(places, without_weights)
+    assert len(caught.value.problems) == 2
+
+
+def test_folders_are_searched_and_empty_ones_refused(cohort, tmp_path):
+    assert len(find_videos([cohort.folder])) == 40
+    for place in ("a/v1.npy", "b/v1.npy", "a/._v1.npy", "b/v2.npy"):
+        (tmp_path / "two" / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "two" / place).touch()
+    named = [str(tmp_path / "two" / "a" / "v1.npy"), str(tmp_path / "two" / "b" / "v1.npy"), "v2"]
+    assert list(find_videos([tmp_path / "two"])) == named
+    (tmp_path / "two").rename(tmp_path / ".two")
+    with pytest.raises(LusbioError, match="no video in this folder"):
+        find_videos([tmp_path])
+
+
+def test_runs_of_other_code_or_another_format_are_passed_over(cohort, tmp_path, monkeypatch):
+    prepared = prepare_cohort(cohort, TINY)
+    monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path))
+    good = execute(prepared.specs(BIOMARKER_TASK)[0], prepared)
+    old = tmp_path / "runs" / f"{BIOMARKER_TASK}-fold0-000000000000"
+    old.mkdir()
+    (old / "run.json").write_text(json.dumps({"spec": {"profile": "paper"}, "code": "of long ago", "masked": []}))
+    assert find_model(None).folder == good
+
+
+def test_what_is_no_model_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "card.json").write_text("{")
+    with pytest.raises(LusbioError, match="not the card of a model"):
+        find_model(tmp_path / "broken")
+    with pytest.raises(LusbioError, match="neither a model folder"):
+        find_model(tmp_path)
+    monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "nothing"))
+    with pytest.raises(LusbioError, match="no finished biomarker run"):
+        find_model(None)
+
+
+def test_score_writes_csv_to_standard_output(model_folder, tmp_path, capsys):
+    encode_video(moving_bar(), tmp_path / "bar.mp4", 25)
+    assert main(["score", str(tmp_path / "bar.mp4"), "--model", str(model_folder)]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split(",")[0] == "video_id" and len(header.split(",")) == len(row.split(",")) == 39 + 15
+    assert row.startswith("bar,")
+
+
+def test_one_broken_video_costs_the_command_no_row_of_the_others(model_folder, videos, tmp_path, capsys):
+    encode_video(moving_bar(), tmp_path / "good.mp4", 25)
+    broken = broken_files(tmp_path, tmp_path / "good.mp4")
+    cut = next(
+        path for name, path in broken.items() if path.suffix == ".mp4" and path.is_file() and path.stat().st_size
+    )
+    places = [str(path) for path in (*videos.values(), cut)]
+    assert main(["score", *places, "--model", str(model_folder)]) == 1
+    said = capsys.readouterr()
+    assert [line.split(",")[0] for line in said.out.splitlines()] == ["video_id", *videos]
+    assert str(cut) in said.err
