@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 from small_cohort import TINY, make_small_cohort
-from test_runs import silent
+from test_train import silent
 
 from lusbio.cohorts.targets import BIOMARKER_TASK
 from lusbio.errors import LusbioError

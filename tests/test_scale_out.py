@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from small_cohort import SMALL, TINY, make_small_cohort
-from test_runs import silent
+from test_train import silent
 
 from lusbio.cohorts.targets import BIOMARKER_TASK
 from lusbio.errors import LusbioError
