@@ -99,7 +99,7 @@ $(OUT)/04_generalization.ipynb: | $(OUT)/07_real_patients.ipynb
 endif
 
 # One page with everything that the notebooks made, in the paper's order.
-$(PAGE): $(PAPER:%=$(OUT)/%.ipynb) lusbio/publish/page.css
+$(PAGE): $(PAPER:%=$(OUT)/%.ipynb) $(wildcard lusbio/publish/page.*)
 	@$(RUN) -m lusbio.publish.page --profile $(PROFILE) --cohort '$(SAFE_COHORT)'
 
 # Which data and initial weights: rewritten only when they change. Of files, names, sizes and times count.

@@ -27,7 +27,7 @@ from lusbio.files import figures_folder
 folder = figures_folder(profile, cohort)
 folder.mkdir(parents=True, exist_ok=True)
 run = {"simulated": True, "videos": 1, "patients": 1, "commit": "0", "devices": [], "precision": [], "notes": [],
-       "initial_weights": {}, "profile": {"frames": 1, "image_size": 1, "epochs": 1}, "versions": {},
+       "initial_weights": {}, "profile": {"training": {"frames": 1, "image_size": 1, "epochs": 1}}, "versions": {},
        "seeds": [0], "protocol": "paper", "data": "0"}
 (folder / "run.json").write_text(json.dumps(run))
 (folder / "timing.json").write_text('{"minutes": 0, "runs": []}')

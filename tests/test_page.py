@@ -14,10 +14,10 @@ import pytest
 
 from lusbio.errors import LusbioError
 from lusbio.files import ROOT, build_folder, figures_folder
-from lusbio.publish.page import build_page, main, note_times
-from lusbio.publish.page_contents import SECTIONS
+from lusbio.publish.page import CAPTIONS, SECTIONS, build_page, main, note_times
 from lusbio.report.figures import plot_frame, save_figure
 from lusbio.report.tables import save_table
+from lusbio.vocabulary import BIOMARKERS
 
 RUN = {
     "cohort": "mine",
@@ -48,7 +48,8 @@ def folder(tmp_path, monkeypatch):
     save_table(table, place, "oddity", title="An oddity", origin="", shown=table)
     draw(place, "fig3")
     (place / "run.json").write_text(json.dumps(RUN))
-    (place / "timing.json").write_text(json.dumps({"minutes": 12.34, "runs": [{}, {}], "whole_paper": 30.5}))
+    runs = [{"run": str(fold), "kind": "end-to-end", "task": "disease", "minutes": 6.17} for fold in range(2)]
+    (place / "timing.json").write_text(json.dumps({"minutes": 12.34, "runs": runs, "whole_paper": 30.5}))
     return place
 
 
@@ -102,6 +103,12 @@ def test_sections_stand_in_the_papers_order(folder):
     anchors = re.findall(r'<h2 id="([^"]+)"', page)
     assert anchors == [section.anchor for section in SECTIONS if section.anchor not in ("leakage", "real")] + ["more"]
     assert anchors[:11] == [f"fig{n}" for n in range(1, 5)] + [f"table{n}" for n in range(1, 8)]
+
+
+def test_every_artefact_stands_once_and_captions_are_of_artefacts():
+    names = [name for section in SECTIONS for name in section.artefacts]
+    assert len(set(names)) == len(names) and set(names) >= CAPTIONS.keys()
+    assert f"the {len(BIOMARKERS)} biomarkers" in next(s.title for s in SECTIONS if s.anchor == "table5")
 
 
 def test_nothing_in_the_folder_is_lost_and_what_is_missing_is_said(folder):

@@ -6,7 +6,7 @@ from itertools import groupby
 
 import mistune
 
-CELL = re.compile(r"^(\S+(?: ± \S+)?) (\[[^\]]+\])(?: (\(.+\)))?$")
+CELL = re.compile(r"^(\S+)( ± \S+)? (\[[^\]]+\])(?: (\(.+\)))?$")
 NUMBER = re.compile(r"^[-+−]?[\d.,]+( ?%)?( \([\d.,]+\))?$|^—$")
 HEADINGS = {"auc": "AUC", "sd": "SD", "ci_low": "from (95 %)", "ci_high": "to (95 %)"}
 
@@ -15,7 +15,7 @@ _RENDER = mistune.HTMLRenderer(escape=True)
 
 
 def render_markdown(text: str, common: str = "", longest: int = 50) -> tuple[str, str]:
-    """What ``tables.save_table`` wrote, as HTML.
+    """What stands in a table's Markdown file, as HTML.
 
     Args:
         text: Markdown: a title, where the numbers come from, tables, notes.
@@ -33,13 +33,11 @@ def render_markdown(text: str, common: str = "", longest: int = 50) -> tuple[str
             title = _plain(token)
         elif token["type"] == "table":
             parts.append(_table(token, state, longest))
-        elif token["type"] == "paragraph" and _is_origin(_plain(token)):
-            if _plain(token) != common:
-                parts.append(f'<p class="origin">{_RENDER.render_tokens(token["children"], state)}</p>')
-        elif token["type"] == "paragraph":
-            parts.append(f'<p class="note">{_RENDER.render_tokens(token["children"], state)}</p>')
-        else:
+        elif token["type"] != "paragraph":
             parts.append(_RENDER.render_tokens([token], state))
+        elif _plain(token) != common:
+            kind = "origin" if _is_origin(_plain(token)) else "note"
+            parts.append(f'<p class="{kind}">{_RENDER.render_tokens(token["children"], state)}</p>')
     return title, "\n".join(parts)
 
 
@@ -48,8 +46,8 @@ def _plain(token: dict) -> str:
 
 
 def find_origins(text: str) -> list[str]:
-    """The lines of a Markdown text that ``provenance.describe_origin`` made, as plain text."""
-    return [line for token in _PARSE.parse(text)[0] if _is_origin(line := _plain(token))]
+    """The lines of a Markdown text that say what the numbers come from, as plain text."""
+    return list(filter(_is_origin, map(_plain, _PARSE.parse(text)[0])))
 
 
 def _is_origin(text: str) -> bool:
@@ -59,15 +57,14 @@ def _is_origin(text: str) -> bool:
 def _table(token: dict, state: mistune.BlockState, longest: int) -> str:
     """A table; where its cells are ``mean ± sd [interval] (published)``, in groups by its first column."""
     rows = [token["children"][0], *(row for body in token["children"][1:] for row in body["children"])]
-    texts = [[_RENDER.render_tokens(cell["children"], state) for cell in row["children"]] for row in rows]
-    head, body = texts[0], texts[1:]
+    head, *body = [[_RENDER.render_tokens(cell["children"], state) for cell in row["children"]] for row in rows]
     if not any(CELL.match(cell) for row in body for cell in row):
         table = _box(_plain_head(head), (_row(row, n_heads=0) for row in body), "")
         return f"<details><summary>{len(body)} rows</summary>{table}</details>" if len(body) > longest else table
-    columns = {k: [row[k] for row in body] for k in range(len(head))}
-    values = [k for k, cells in columns.items() if any(map(CELL.match, cells)) or all(map(NUMBER.match, cells))]
-    n_heads, groups = values[0], {row[0] for row in body}
-    if n_heads < 2 or 2 * len(groups) > len(body):
+    columns = list(zip(*body, strict=True))
+    values = [any(map(CELL.match, cells)) or all(map(NUMBER.match, cells)) for cells in columns]
+    n_heads = values.index(True)
+    if n_heads < 2 or 2 * len(set(columns[0])) > len(body):
         return _box(_grid_head(head, n_heads), (_row(row, n_heads) for row in body), "grid")
     lines = []
     for group, members in groupby(body, key=lambda row: row[0]):
@@ -87,23 +84,17 @@ def _plain_head(names: Sequence[str]) -> str:
 
 
 def _grid_head(names: Sequence[str], n_heads: int) -> str:
-    """Two lines where columns are named ``task, metric``: tasks above, metrics below."""
-    pairs = [("", name) if k < n_heads else _task_and_metric(name) for k, name in enumerate(names)]
-    if not any(task for task, _ in pairs):
+    """Two lines where columns are named ``task, metric``: tasks above, metrics below. No comma, no task."""
+    pairs = [("", "", name) if k < n_heads else name.rpartition(", ") for k, name in enumerate(names)]
+    if not any(task for task, _, _ in pairs):
         return _plain_head(names)
     above = []
     for task, members in groupby(pairs, key=lambda pair: pair[0]):
-        metrics = [metric for _, metric in members]
+        metrics = [metric for *_, metric in members]
         whole = [f'<th rowspan="2">{name}</th>' for name in metrics]
         above += [f'<th colspan="{len(metrics)}">{task}</th>'] if task else whole
-    below = "".join(f"<th>{metric}</th>" for task, metric in pairs if task)
+    below = "".join(f"<th>{metric}</th>" for task, _, metric in pairs if task)
     return f"<tr>{''.join(above)}</tr><tr>{below}</tr>"
-
-
-def _task_and_metric(name: str) -> tuple[str, str]:
-    """``"Disease, AUC"`` in two; a name without a comma is nobody's metric."""
-    task, _, metric = name.rpartition(", ")
-    return task, metric
 
 
 def _row(cells: Sequence[str], n_heads: int) -> str:
@@ -114,9 +105,8 @@ def _row(cells: Sequence[str], n_heads: int) -> str:
 def _cell(text: str) -> str:
     """Mean, interval and published on a line each."""
     if match := CELL.match(text):
-        mean, interval, published = match.groups()
-        first, plus, rest = mean.partition(" ± ")
+        mean, sd, interval, published = match.groups(default="")
         below = f" <i>{published}</i>" if published else ""
-        return f'<td class="cell"><b>{first}</b>{plus}{rest}<br><span>{interval}</span>{below}</td>'
+        return f'<td class="cell"><b>{mean}</b>{sd}<br><span>{interval}</span>{below}</td>'
     kind = "number" if NUMBER.match(text) else "long" if len(text) > 40 else "text"
     return f'<td class="{kind}">{text}</td>'

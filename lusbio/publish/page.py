@@ -2,6 +2,7 @@
 
 ``python -m lusbio.publish.page --profile laptop --cohort synthetic`` writes it. It computes nothing: it
 shows what lies in the figures folder, and says what does not. The same files give the same bytes.
+What stands on it in which order is ``page.toml``, its frame ``page.html``, its looks ``page.css``.
 """
 
 import argparse
@@ -9,10 +10,13 @@ import base64
 import json
 import re
 import sys
+import tomllib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
+from string import Template
+from typing import NamedTuple
 
 import pandas as pd
 from PIL import Image
@@ -21,10 +25,38 @@ from lusbio.cohorts.folder import cohort_name
 from lusbio.errors import LusbioError
 from lusbio.files import build_folder, figures_folder, write_json, write_text
 from lusbio.publish.markdown import find_origins, render_markdown
-from lusbio.publish.page_contents import ABOUT_ONE_COHORT, CAPTIONS, SECTIONS, Section
 from lusbio.report.tables import to_markdown
 
 VERDICT_CLASSES = {"beats": "good", "matches": "good", "worse": "bad"}
+SUFFIXES = (".png", ".md", ".csv")
+
+
+class Section(NamedTuple):
+    """A heading of the page and the artefacts below it.
+
+    Attributes:
+        anchor: What a link to it ends in.
+        title: The heading.
+        artefacts: Names without suffix; each may have a PNG, a Markdown and a CSV file.
+        notebook: Which one makes the first artefact.
+        needs: What else it takes, for readers of a page without it.
+        optional: Whether it is left out where nothing of it is there.
+    """
+
+    anchor: str
+    title: str
+    artefacts: Sequence[str]
+    notebook: str = ""
+    needs: str = ""
+    optional: bool = False
+
+
+_CONTENTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+SECTIONS = tuple(Section(**section) for section in _CONTENTS["sections"])
+"""In the paper's order; what no section names goes into a last one, "More"."""
+
+CAPTIONS: dict[str, str] = _CONTENTS["captions"]
+"""What stands below a figure."""
 
 
 def build_page(profile: str, cohort: str) -> str:
@@ -34,36 +66,43 @@ def build_page(profile: str, cohort: str) -> str:
         profile: ``"smoke"``, ``"laptop"`` or ``"paper"``.
         cohort: The cohort's name, as in the path of its figures.
 
-    Returns:
-        The page.
-
     Raises:
         LusbioError: If the figures folder has no ``run.json``: nothing has run there.
     """
-    check_there_are_results(profile, cohort)
-    folder = figures_folder(profile, cohort)
-    run = _read_json(folder / "run.json")
-    places = (folder, build_folder(profile, cohort, "frames"))
-    notebooks = sorted(path.stem for path in build_folder(profile, cohort, "notebooks").glob("*.html"))
-    common = _shared_origin(folder, run)
-    sections = _find_sections(folder, places, run["simulated"])
-    parts = [
-        _head(run, _read_json(folder / "timing.json"), profile, cohort),
-        _verdicts(folder, common),
-        _HOW,
-        _contents(sections, notebooks, places),
-        *(_section(section, places, notebooks, common, run.get("left_out", {})) for section in sections),
-        _foot(run),
-    ]
-    style = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
-    return _PAGE.format(title=escape(f"lusbio: the paper, {profile}, {cohort}"), style=style, body="\n".join(parts))
-
-
-def check_there_are_results(profile: str, cohort: str) -> None:
-    """Raise unless notebook 02 has written what all numbers of a profile and cohort rest on."""
     folder = figures_folder(profile, cohort)
     if not (folder / "run.json").is_file():
         raise LusbioError(f"{folder} has no run.json: run make paper PROFILE={profile} COHORT={cohort} first")
+    run, timing = _read_json(folder / "run.json"), _read_json(folder / "timing.json")
+    files, private = _find_files(folder), _find_files(build_folder(profile, cohort, "frames"))
+    found = {name: private.get(name, {}) | files.get(name, {}) for name in [*files, *private]}
+    sections = [
+        section
+        for section in SECTIONS
+        if not section.optional
+        or found.keys() & section.artefacts
+        or (section.anchor == "simulator" and run["simulated"])
+    ]
+    if others := sorted(files.keys() - {"verdict"}.union(*(section.artefacts for section in sections))):
+        sections.append(Section("more", "More", others))
+    common = _shared_origin(folder, run)
+    notebooks = sorted(path.stem for path in build_folder(profile, cohort, "notebooks").glob("*.html"))
+    pages = {name: f'<a href="notebooks/{escape(name)}.html">{escape(name)}</a>' for name in notebooks}
+    kind = "simulated" if run["simulated"] else "real"
+    return Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8")).substitute(
+        profile=escape(profile),
+        cohort=escape(cohort),
+        style=Path(__file__).with_suffix(".css").read_text(encoding="utf-8"),
+        kind=kind,
+        Kind=kind.capitalize(),
+        facts=_facts(run, timing, profile, cohort),
+        notes=escape("; ".join(run["notes"])) + ". " if run["notes"] else "",
+        minutes=_minutes(timing.get("runs")),
+        verdicts=_verdicts(folder, common),
+        links=" ".join(_link(section, found) for section in sections),
+        notebooks=" ".join(pages.values()) or "none beside this page",
+        sections="\n".join(_section(section, found, pages, common, run.get("left_out", {})) for section in sections),
+        foot=escape(_foot(run)),
+    )
 
 
 def note_times(profile: str, cohort: str) -> None:
@@ -71,67 +110,32 @@ def note_times(profile: str, cohort: str) -> None:
 
     A notebook that finds its work done is quick, so the longest time counts as long as the runs are the
     same: the one in which the work was done.
-
-    Args:
-        profile: As for ``build_page``.
-        cohort: As for ``build_page``.
     """
     path, known = figures_folder(profile, cohort) / "timing.json", build_folder(profile, cohort, "times.json")
     timing, before = _read_json(path), _read_json(known)
-    runs = [run.get("run") for run in timing["runs"]]
+    runs = [run.get("run") for run in timing.get("runs", [])]
     times = before["notebooks"] if before.get("runs") == runs else {}
     for notebook in sorted(build_folder(profile, cohort, "notebooks").glob("*.ipynb")):
         seconds = _read_json(notebook)["metadata"].get("papermill", {}).get("duration")
         if seconds is not None and not notebook.stem.endswith(".running"):
             times[notebook.stem] = max(round(seconds / 60, 2), times.get(notebook.stem, 0.0))
-    if times:
+    if timing and times:
         write_json({"runs": runs, "notebooks": times}, known)
         whole = {"minutes_of_all_notebooks": round(sum(times.values()), 2), "notebooks": times}
         write_json(timing | whole, path)
 
 
-def _find_sections(folder: Path, places: Sequence[Path], simulated: bool) -> list[Section]:
-    """``SECTIONS``, and after them whatever else lies in the folder, so that nothing is lost."""
-    sections = [
-        s
-        for s in SECTIONS
-        if s.anchor not in ABOUT_ONE_COHORT
-        or (s.anchor == "simulator" and simulated)
-        or any(_files(a, places) for a in s.artefacts)
-    ]
-    named = {name for section in sections for name in section.artefacts} | {"verdict"}
-    found = {path.stem for path in folder.iterdir() if path.suffix in (".png", ".md", ".csv")}
-    others = tuple(sorted(name for name in found - named if not name.startswith(".")))
-    return [*sections, Section("more", "More", others)] if others else sections
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
-
-_HOW = """<section class="how" id="how">
-<div class="sample"><b>69.0</b> ± 1.3<br><span>[63.9, 74.2]</span> <i>(81.5 ± 1.0)</i></div>
-<ul><li><b>mean ± SD</b> over the runs (population SD), in percent unless a table says otherwise</li>
-<li>[95 % interval], from drawing patients anew</li>
-<li>(<b>published</b> mean ± SD): the paper's private cohort, so other patients than here</li>
-<li>a dash: not defined here. The sample is made up.</li></ul></section>"""
-
-
 def _read_json(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _find_files(folder: Path) -> dict[str, dict[str, Path]]:
+    """The files of each artefact, by its name and their suffix."""
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted(folder.glob("[!.]*")):
+        if path.suffix in SUFFIXES:
+            found.setdefault(path.stem, {})[path.suffix] = path
+    return found
 
 
 def _shared_origin(folder: Path, run: dict) -> str:
@@ -142,69 +146,57 @@ def _shared_origin(folder: Path, run: dict) -> str:
     return told.most_common(1)[0][0] if told else ""
 
 
-def _files(name: str, places: Sequence[Path]) -> dict[str, Path]:
-    """The files of an artefact by suffix; of two places, the first that has it."""
-    found = {}
-    for place in reversed(places):
-        found |= {s: p for s in (".png", ".md", ".csv") if (p := place / f"{name}{s}").is_file()}
-    return found
-
-
-def _head(run: dict, timing: dict, profile: str, cohort: str) -> str:
-    """Title, banner and where the numbers come from."""
-    kind = "simulated" if run["simulated"] else "real"
-    settings = run["profile"].get("training", run["profile"])
-    trained = f"{timing['minutes']:.1f} minutes, {len(timing['runs'])} runs" if timing else "not known"
+def _facts(run: dict, timing: dict, profile: str, cohort: str) -> str:
+    """Where the numbers come from, as the items of a list."""
+    size, commit, weights = run["profile"]["training"], run["commit"], set(run["initial_weights"].values())
+    if len(weights) > 1:
+        weights = [f"{backbone} {name}" for backbone, name in run["initial_weights"].items()]
     facts = {
         "cohort": f"{cohort}: {run['videos']} videos, {run['patients']} patients",
-        "profile": f"{profile}: {settings['frames']} frames of {settings['image_size']} x {settings['image_size']}, "
-        f"{settings['epochs']} epochs",
-        "commit": run["commit"] + (", with changes not committed" if run["commit"].endswith("+") else ""),
-        "device": "; ".join(run["devices"]) + f" ({', '.join(run['precision'])})",
-        "training": trained,
-        "initial weights": _weights(run["initial_weights"]),
-    } | {
-        key.replace("_", " "): f"{value:g}"
-        for key, value in timing.items()
-        if isinstance(value, int | float) and key != "minutes"
+        "profile": f"{profile}: {size['frames']} frames of {size['image_size']} x {size['image_size']}, "
+        f"{size['epochs']} epochs",
+        "commit": commit + (", with changes not committed" if commit.endswith("+") else ""),
+        "device": f"{'; '.join(run['devices'])} ({', '.join(run['precision'])})",
+        "training": f"{timing['minutes']:.1f} minutes, {len(timing['runs'])} runs" if timing else "not known",
+        "initial weights": ", ".join(weights),
     }
-    notes = escape("; ".join(run["notes"])) + ". " if run["notes"] else ""
-    listed = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items())
-    return (
-        "<h1>Learning Generic Lung Ultrasound Biomarkers for Decoupling Feature Extraction from Downstream Tasks</h1>\n"
-        '<p>Gare et al. 2022 (<a href="https://arxiv.org/abs/2206.08398">arXiv 2206.08398</a>), reproduced: '
-        "every table and figure in the paper's order, published beside reproduced.</p>\n"
-        f'<div class="banner {kind}">{kind.capitalize()} patients</div>\n<dl class="facts">{listed}</dl>\n'
-        f'<p class="small">{notes}Numbers with another origin say so below their heading.</p>'
-        + _minutes(timing.get("runs", []))
-    )
+    for key, value in timing.items():
+        if key != "minutes" and isinstance(value, int | float):
+            facts[key.replace("_", " ")] = f"{value:g}"
+    return "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items())
 
 
-def _weights(names: dict[str, str]) -> str:
-    """What networks started from; by backbone where that differs."""
-    if len(set(names.values())) > 1:
-        return ", ".join(f"{backbone} {name}" for backbone, name in names.items())
-    return ", ".join(sorted(set(names.values())))
+def _foot(run: dict) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    seeds = ", ".join(map(str, run["seeds"]))
+    return f"Data {run['data']} · protocol {run['protocol']} · seed {seeds} · {versions}"
 
 
-def _minutes(runs: Sequence[dict]) -> str:
+def _minutes(runs: Sequence[dict] | None) -> str:
     """Minutes by kind of run and task, folded away."""
-    if not runs or "kind" not in runs[0]:
+    if not runs:
         return ""
     by_kind = pd.DataFrame(runs).groupby(["kind", "task"], sort=False)["minutes"]
     table = by_kind.agg(["size", "sum"]).reset_index().set_axis(["kind", "task", "runs", "minutes"], axis=1)
-    shown = render_markdown(to_markdown(table))[1]
-    return f"<details><summary>Minutes of training</summary>{shown}</details>"
+    return _folded("Minutes of training", render_markdown(to_markdown(table))[1])
+
+
+def _folded(summary: str, content: str) -> str:
+    return f"<details><summary>{escape(summary)}</summary>{content}</details>"
+
+
+def _missing(text: str) -> str:
+    return f'<p class="missing">{text}</p>'
 
 
 def _verdicts(folder: Path, common: str) -> str:
     """The headline: a card per task, and its origin if it is another one; says so where nothing is concluded yet."""
     path, told = folder / "verdict.csv", folder / "verdict.md"
     if not path.is_file():
-        return '<p class="missing">No verdict here yet: notebook 03_experts writes it.</p>'
+        return _missing("No verdict here yet: notebook 03_experts writes it.")
     cards = [
-        f'<div class="verdict {VERDICT_CLASSES.get(row.verdict, "open")}">{escape(str(row.title))}'
-        f"<b>{escape(str(row.verdict))}</b><p>{escape(str(row.sentence))}</p></div>"
+        f'<div class="verdict {VERDICT_CLASSES.get(row.verdict, "open")}">{escape(row.title)}'
+        f"<b>{escape(row.verdict)}</b><p>{escape(row.sentence)}</p></div>"
         for row in pd.read_csv(path).itertuples()
     ]
     origins = find_origins(told.read_text(encoding="utf-8")) if told.is_file() else []
@@ -215,68 +207,52 @@ def _verdicts(folder: Path, common: str) -> str:
     )
 
 
-def _contents(sections: Iterable[Section], notebooks: Sequence[str], places: Sequence[Path]) -> str:
-    """Links to all sections and to the executed notebooks; what is not here is grey."""
-    links = [
-        f'<a href="#{s.anchor}"{"" if any(_files(a, places) for a in s.artefacts) else " class=absent"}>'
-        f"{escape(s.title)}</a>"
-        for s in sections
-    ]
-    pages = [f'<a href="notebooks/{escape(name)}.html">{escape(name)}</a>' for name in notebooks]
-    return (
-        f"<nav><b>On this page</b> {' '.join(links)}</nav>\n"
-        f"<nav><b>Executed notebooks</b> {' '.join(pages) or 'none beside this page'}</nav>"
-    )
+def _link(section: Section, found: dict) -> str:
+    """A link to a section; grey where nothing of it is here."""
+    absent = "" if found.keys() & section.artefacts else " class=absent"
+    return f'<a href="#{section.anchor}"{absent}>{escape(section.title)}</a>'
 
 
-def _section(
-    section: Section, places: Sequence[Path], notebooks: Sequence[str], common: str, left_out: dict[str, str]
-) -> str:
+def _section(section: Section, found: dict, pages: dict[str, str], common: str, left_out: dict[str, str]) -> str:
     """A heading and its artefacts, or what is missing and who makes it; or why it was left out."""
     parts = [_heading(2, section.anchor, section.title)]
-    if section.notebook in notebooks:
-        page = f'<a href="notebooks/{section.notebook}.html">{section.notebook}</a>'
-        parts.append(f'<p class="small">made by notebook {page}</p>')
-    absent = [name for name in section.artefacts if not _files(name, places)]
-    missing = [name for name in absent if name not in left_out]
-    for name in section.artefacts:
-        if files := _files(name, places):
-            parts.append(_artefact(name, files, common, titled=not re.fullmatch(r"(fig|table)\d", name)))
-    if missing:
-        maker = f" Notebook {section.notebook} makes it" if section.notebook else ""
+    if section.notebook in pages:
+        parts.append(f'<p class="small">made by notebook {pages[section.notebook]}</p>')
+    parts += [_artefact(name, found[name], common) for name in section.artefacts if name in found]
+    absent = [name for name in section.artefacts if name not in found]
+    if missing := [name for name in absent if name not in left_out]:
         need = f"; it needs {section.needs}" if section.needs else ""
-        parts.append(f'<p class="missing">Not here: {_listed(missing)}.{maker}{need}{"." if maker else ""}</p>')
-    lines = [escape(left_out[name]).replace("`", "") for name in absent if name in left_out]
-    parts += [f'<p class="missing">{line}</p>' for line in lines]
-    return f"<section>\n{chr(10).join(parts)}\n</section>"
+        parts.append(_missing(f"Not here: {_listed(missing)}. Notebook {section.notebook} makes it{need}."))
+    parts += [_missing(escape(left_out[name]).replace("`", "")) for name in absent if name in left_out]
+    return "\n".join(["<section>", *parts, "</section>"])
 
 
 def _listed(names: Iterable[str]) -> str:
     """``["table3", "learning_curves"]`` as a reader says it."""
-    words = (re.sub(r"^Fig ?(?=\d)", "Fig. ", name[0].upper() + name[1:]) for name in names)
-    words = (re.sub(r"^Table(?=\d)", "Table ", word) for word in words)
-    return ", ".join(words).replace("_", " ")
+    words = ", ".join(name[0].upper() + name[1:] for name in names).replace("_", " ")
+    return re.sub(r"\bTable(?=\d)", "Table ", re.sub(r"\bFig(?=\d)", "Fig. ", words))
 
 
 def _heading(level: int, anchor: str, title: str) -> str:
     return f'<h{level} id="{escape(anchor)}"><a href="#{escape(anchor)}">{escape(title)}</a></h{level}>'
 
 
-def _artefact(name: str, files: dict[str, Path], common: str, *, titled: bool) -> str:
+def _artefact(name: str, files: dict[str, Path], common: str) -> str:
     """Figure and table of one name; figures stand above tables, but below the paper's own tables."""
-    title, figure, table = name.replace("_", " "), "", ""
+    title, parts, first = name.replace("_", " "), [], name.startswith("table")
     if ".md" in files:
-        beside = ".png" in files and not name.startswith("table")
-        title, table = render_markdown(files[".md"].read_text(encoding="utf-8"), common, 15 if beside else 50)
+        longest = 15 if ".png" in files and not first else 50
+        title, table = render_markdown(files[".md"].read_text(encoding="utf-8"), common, longest)
+        parts.append(table)
     elif ".csv" in files:
         values = pd.read_csv(files[".csv"])
         table = render_markdown(to_markdown(values), common)[1]
-        table = f"<details><summary>{escape(name)}.csv, {len(values)} rows</summary>{table}</details>"
+        parts.append(_folded(f"{name}.csv, {len(values)} rows", table))
     if ".png" in files:
-        figure = _figure(files[".png"], CAPTIONS.get(name, ""))
-    parts = [table, figure] if name.startswith("table") else [figure, table]
-    heading = [_heading(3, name, title[0].upper() + title[1:])] if titled else []
-    return "\n".join([*heading, *filter(None, parts)])
+        parts.insert(len(parts) if first else 0, _figure(files[".png"], CAPTIONS.get(name, "")))
+    if not re.fullmatch(r"(fig|table)\d", name):  # those have the heading of their section
+        parts.insert(0, _heading(3, name, title[0].upper() + title[1:]))
+    return "\n".join(filter(None, parts))
 
 
 def _figure(path: Path, caption: str) -> str:
@@ -289,13 +265,6 @@ def _figure(path: Path, caption: str) -> str:
     image = f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{alt}">'
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return f'<figure><div class="box{wide}">{image}</div>{below}</figure>'
-
-
-def _foot(run: dict) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
-    seeds = ", ".join(map(str, run["seeds"]))
-    facts = f"Data {run['data']} · protocol {run['protocol']} · seed {seeds} · {versions}"
-    return f"<footer>{escape(facts)}<br>Research only; not a medical device.</footer>"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -314,7 +283,6 @@ def main(arguments: list[str] | None = None) -> int:
     plain = re.fullmatch(r"[A-Za-z0-9_-]+", options.cohort)
     cohort = options.cohort if plain else cohort_name(Path(options.cohort))
     try:
-        check_there_are_results(options.profile, cohort)
         note_times(options.profile, cohort)
         page = build_page(options.profile, cohort)
     except LusbioError as error:
