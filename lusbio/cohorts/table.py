@@ -5,8 +5,7 @@ A cohort is a table with one row per video and the folder that the table's paths
 
 import difflib
 import hashlib
-import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,22 +19,10 @@ from lusbio.vocabulary import BIOMARKER_NAMES, PROBES, TASKS, sf_class
 REQUIRED_COLUMNS = ("video_id", "patient_id", "path")
 TEXT_COLUMNS = ("video_id", "patient_id", "group_id", "path", "probe", "zone")
 SEVERITY_COLUMNS = ("lung_severity", "specialist_lung_severity")
-CLASSES = {
-    **{name: task.classes for name, task in TASKS.items()},
-    "specialist_lung_severity": TASKS["lung_severity"].classes,
-}
+CLASSES = {name: task.classes for name, task in TASKS.items()} | {SEVERITY_COLUMNS[1]: TASKS["lung_severity"].classes}
 NUMBER_COLUMNS = ("fps", "depth_mm", "sf_value")
-COLUMNS = (
-    *TEXT_COLUMNS,
-    "fps",
-    "depth_mm",
-    "lung_severity",
-    "sf_ratio",
-    "sf_value",
-    "disease",
-    "specialist_lung_severity",
-    *BIOMARKER_NAMES,
-)
+LABEL_COLUMNS = ("lung_severity", "sf_ratio", "sf_value", "disease", "specialist_lung_severity")
+COLUMNS = (*TEXT_COLUMNS, "fps", "depth_mm", *LABEL_COLUMNS, *BIOMARKER_NAMES)
 """All columns of ``cohort.csv``, in order."""
 
 
@@ -61,23 +48,6 @@ class Cohort:
     truth: pd.DataFrame | None = None
     notes: tuple[str, ...] = ()
 
-    def video_path(self, video_id: str) -> Path:
-        """The file of one video.
-
-        Args:
-            video_id: A value of the table's ``video_id``.
-
-        Returns:
-            The path, absolute when ``folder`` is.
-
-        Raises:
-            KeyError: If there is no such video.
-        """
-        rows = self.table.loc[self.table["video_id"] == video_id, "path"]
-        if rows.empty:
-            raise KeyError(f"no video {video_id!r} in cohort {self.name!r}")
-        return self.folder / rows.iloc[0]
-
     def video_paths(self) -> list[Path]:
         """The files of all videos, in the table's order."""
         return [self.folder / path for path in self.table["path"]]
@@ -89,20 +59,16 @@ def tidy_table(table: pd.DataFrame) -> pd.DataFrame:
     Missing optional columns are filled with NaN, ``group_id`` with ``patient_id``, and ``sf_ratio``
     with the range that ``sf_value`` falls in where only the value is known.
 
-    Args:
-        table: One row per video, with at least ``REQUIRED_COLUMNS``. Columns outside the schema
-            are kept at the end, for ``check_table`` to report.
-
     Returns:
-        A new table. Numbers that cannot be read stay what they are, for ``check_table`` to report.
+        A new table. Columns outside the schema are kept at the end, and numbers that cannot be read
+        stay what they are, for ``table_problems`` to report.
     """
-    table = table.copy()
-    for column in COLUMNS:
-        if column not in table and column not in REQUIRED_COLUMNS:
-            table[column] = np.nan
-    for column in set(table.columns) & {*TEXT_COLUMNS, *CLASSES}:
-        table[column] = table[column].map(_text, na_action="ignore").astype(object)
-        table[column] = table[column].where(table[column].notna() & (table[column] != ""), np.nan)
+    extra = [column for column in table if column not in COLUMNS]
+    columns = [column for column in COLUMNS if column in table or column not in REQUIRED_COLUMNS]
+    table = table.reindex(columns=columns + extra).reset_index(drop=True)
+    for column in set(columns) & {*TEXT_COLUMNS, *CLASSES}:
+        cells = table[column].map(_text, na_action="ignore").astype(object)
+        table[column] = cells.where(cells.notna() & (cells != ""), np.nan)
     for column in SEVERITY_COLUMNS:
         table[column] = table[column].map(lambda v: v.removesuffix(".0"), na_action="ignore")
     for column in (*NUMBER_COLUMNS, *BIOMARKER_NAMES):
@@ -114,124 +80,89 @@ def tidy_table(table: pd.DataFrame) -> pd.DataFrame:
     if pd.api.types.is_float_dtype(table["sf_value"]):
         derived = table["sf_value"].map(sf_class, na_action="ignore").astype(object)
         table["sf_ratio"] = table["sf_ratio"].where(table["sf_ratio"].notna(), derived)
-    extra = [column for column in table.columns if column not in COLUMNS]
-    return table[[column for column in COLUMNS if column in table] + extra].reset_index(drop=True)
+    return table
 
 
 def _text(value: object) -> str:
     """A cell as text; whole numbers that pandas read as floats lose their ``.0``."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
 def table_problems(table: pd.DataFrame) -> list[str]:
-    """Everything that is wrong with a tidied table, one line per problem.
-
-    Args:
-        table: What ``tidy_table`` returned.
+    """Everything that is wrong with a tidied table; empty when it is good.
 
     Returns:
-        Lines that name the column, the row's video, the value found and the values expected;
-        empty when the table is good.
+        Lines that name the column, the row's video, the value found and the values expected.
     """
-    problems = _column_problems(table)
-    if any(column not in table for column in REQUIRED_COLUMNS):
+    missing = [column for column in REQUIRED_COLUMNS if column not in table]
+    problems = [f"column {column!r} is missing" for column in missing]
+    for column in table.columns.difference(COLUMNS, sort=False):
+        near = difflib.get_close_matches(str(column), COLUMNS, n=1)
+        problems.append(f"unknown column {column!r}" + (f" (is {near[0]!r} meant?)" if near else ""))
+    if table.empty:
+        problems.append("no rows: a cohort has at least one video")
+    if missing:
         return problems
     problems += _value_problems(table)
     groups = table.dropna(subset=["patient_id", "group_id"]).groupby("patient_id")["group_id"].unique()
-    for patient, found in groups.items():
-        if len(found) > 1:
-            listed = ", ".join(repr(g) for g in sorted(found))
-            problems.append(
-                f"patient_id {patient!r} stands in {len(found)} groups ({listed}); a patient belongs to one"
-            )
-    return problems
-
-
-def _column_problems(table: pd.DataFrame) -> list[str]:
-    problems = [f"column {column!r} is missing" for column in REQUIRED_COLUMNS if column not in table]
-    for column in table.columns:
-        if column not in COLUMNS:
-            near = difflib.get_close_matches(str(column), COLUMNS, n=1)
-            problems.append(f"unknown column {column!r}" + (f" (is {near[0]!r} meant?)" if near else ""))
-    if table.empty:
-        problems.append("no rows: a cohort has at least one video")
+    for patient, found in groups[groups.map(len) > 1].items():
+        listed = ", ".join(map(repr, sorted(found)))
+        problems.append(f"patient_id {patient!r} stands in {len(found)} groups ({listed}); a patient belongs to one")
     return problems
 
 
 def _value_problems(table: pd.DataFrame) -> list[str]:
-    """Run the pandera schema lazily and put its failures into plain sentences."""
-    try:
-        import pandera.errors  # heavy, and absent on machines that only train
-    except ImportError:
-        warnings.warn("pandera is not installed: the values of the table are not checked", stacklevel=4)
-        return []
-    known = table[[column for column in table.columns if column in COLUMNS]]
-    try:
-        _schema().validate(known, lazy=True)
-    except pandera.errors.SchemaErrors as error:
-        cases = error.failure_cases
-        lines = []
-        for column, check, value, row in zip(
-            cases["column"], cases["check"], cases["failure_case"], cases["index"], strict=True
-        ):
-            video = table["video_id"].iloc[int(row)] if pd.notna(row) else None
-            where = f"row {int(row) + 2}, video {video!r}: " if pd.notna(row) else ""
-            shown = "empty" if value is None or value is np.nan or pd.isna(value) else repr(value)
-            lines.append(f"{where}column {column!r} is {shown}, expected {check}")
-        return list(dict.fromkeys(lines))
-    return []
+    """The cells that are wrong, column by column."""
+    numbers = table[list(NUMBER_COLUMNS)].apply(pd.to_numeric, errors="coerce")
+    choices = {"probe": PROBES, **CLASSES}
+    rules = [
+        ("video_id", ~table["video_id"].duplicated(), "a value that no other row has"),
+        ("path", table["path"].map(is_inside), "a path inside the folder"),
+        *((name, table[name].isin(values), f"one of {', '.join(values)}") for name, values in choices.items()),
+        *((name, numbers[name].between(0, np.inf, "neither"), "a number above 0") for name in NUMBER_COLUMNS),
+        *((name, table[name].isin([0, 1]), "1 (present), 0 (absent) or empty (unknown)") for name in BIOMARKER_NAMES),
+    ]
+    rows = pd.Series([f"row {number}, video {video!r}" for number, video in enumerate(table["video_id"], start=2)])
+    problems = []
+    for name in REQUIRED_COLUMNS:
+        problems += cell_problems(rows, table[name], table[name].notna(), "a value")
+    for name, right, expected in rules:
+        problems += cell_problems(rows, table[name], right | table[name].isna(), expected)
+    return problems
 
 
-def _schema():
-    """The pandera schema; each check is named by what it expects, which the error lines quote."""
-    import pandera.pandas as pa
+def is_inside(path: object) -> bool:
+    """Whether a cell is a path that stays in the folder it starts from."""
+    return isinstance(path, str) and not (Path(path).is_absolute() or ".." in Path(path).parts)
 
-    def check(function: Callable[[object], bool], expected: str) -> "pa.Check":
-        return pa.Check(lambda s: s.map(function).astype(bool), name=expected, error=expected, ignore_na=True)
 
-    def column(*checks, nullable: bool = True, unique: bool = False) -> "pa.Column":
-        filled = [] if nullable else [pa.Check(lambda s: s.notna(), name="a value", error="a value", ignore_na=False)]
-        if unique:
-            filled.append(
-                pa.Check(
-                    lambda s: ~s.duplicated(keep="first") | s.isna(),
-                    name="a value that no other row has",
-                    error="a value that no other row has",
-                )
-            )
-        return pa.Column(None, [*filled, *checks], nullable=True, required=False)
+def cell_problems(owners: pd.Series, cells: pd.Series, right: pd.Series, expected: str) -> list[str]:
+    """A line for every cell of a column that is not right.
 
-    def one_of(values: tuple) -> "pa.Check":
-        return check(lambda v: v in values, "one of " + ", ".join(map(str, values)))
+    Args:
+        owners: What each row is called.
+        cells: The column, with its name.
+        right: bool, of each cell.
+        expected: What would be right, in words.
 
-    def is_number(value: object) -> bool:
-        return isinstance(value, (int, float)) and np.isfinite(value) and value > 0
-
-    columns = {name: column(nullable=False) for name in REQUIRED_COLUMNS}
-    columns["video_id"] = column(nullable=False, unique=True)
-    columns["path"] = column(
-        check(lambda p: not (Path(p).is_absolute() or ".." in Path(p).parts), "a path inside the folder"),
-        nullable=False,
-    )
-    columns["probe"] = column(one_of(PROBES))
-    columns |= {name: column(one_of(classes)) for name, classes in CLASSES.items()}
-    columns |= {name: column(check(is_number, "a number above 0")) for name in NUMBER_COLUMNS}
-    present = check(lambda v: v in (0, 1), "1 (present), 0 (absent) or empty (unknown)")
-    columns |= {name: column(present) for name in BIOMARKER_NAMES}
-    return pa.DataFrameSchema(columns, strict=False)
+    Example:
+        >>> ages = pd.Series([4, -1], name="age")
+        >>> cell_problems(pd.Series(["row 2", "row 3"]), ages, ages > 0, "a number above 0")
+        ["row 3: column 'age' is -1, expected a number above 0"]
+    """
+    wrong = cells[~right.astype(bool)]
+    return [
+        f"{owners[row]}: column {cells.name!r} is {'empty' if pd.isna(cell) else repr(cell)}, expected {expected}"
+        for row, cell in wrong.items()
+    ]
 
 
 def check_table(table: pd.DataFrame, where: str | Path) -> pd.DataFrame:
-    """Tidy a table and raise if anything in it is wrong.
+    """Tidy a table (``COLUMNS``), or raise if anything in it is wrong.
 
     Args:
-        table: One row per video; see ``COLUMNS``.
+        table: One row per video.
         where: The file it came from, for the error.
-
-    Returns:
-        The tidied table.
 
     Raises:
         CohortError: With all problems at once.
@@ -243,27 +174,43 @@ def check_table(table: pd.DataFrame, where: str | Path) -> pd.DataFrame:
     return table
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read and validate a ``cohort.csv``.
+def read_cells(path: Path, advice: str) -> pd.DataFrame:
+    """Read a comma-separated table as text, cell for cell; an empty cell is NaN.
 
     Args:
         path: The file.
-
-    Returns:
-        The tidied table, columns ``COLUMNS``.
+        advice: What to do where there is none, for the error.
 
     Raises:
-        CohortError: If the file is missing, is not a table, or holds a wrong value.
+        CohortError: If the file is missing or is not a table.
     """
     if not path.is_file():
-        raise CohortError(path, ["no such file; a cohort folder holds a cohort.csv and its videos"])
+        raise CohortError(path, [f"no such file; {advice}"])
     try:
-        table = pd.read_csv(
+        return pd.read_csv(
             path, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8-sig", index_col=False
         )
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise CohortError(path, [f"not a comma-separated table in UTF-8 ({error})"]) from error
-    return check_table(table, path)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read and validate a ``cohort.csv``.
+
+    Raises:
+        CohortError: If the file is missing, is not a table, or holds a wrong value.
+    """
+    return check_table(read_cells(path, "a cohort folder holds a cohort.csv and its videos"), path)
+
+
+def list_some(names: Sequence[str], most: int = 5) -> str:
+    """The first of some names, for a sentence.
+
+    Example:
+        >>> list_some(["a", "b", "c"], most=2)
+        'a, b, ...'
+    """
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

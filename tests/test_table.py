@@ -1,0 +1,95 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from lusbio.cohorts.table import (
+    COLUMNS,
+    NUMBER_COLUMNS,
+    check_table,
+    is_inside,
+    read_table,
+    table_problems,
+    write_table,
+)
+from lusbio.errors import CohortError
+from lusbio.vocabulary import BIOMARKER_NAMES
+
+GOOD = pd.DataFrame({"video_id": ["a", "b"], "patient_id": ["1", "2"], "path": ["a.mp4", "deep/b.mp4"]})
+
+
+def problems_of(**columns) -> list[str]:
+    with pytest.raises(CohortError) as raised:
+        check_table(GOOD.assign(**columns), "here")
+    return list(raised.value.problems)
+
+
+def test_a_tidied_table_has_all_columns_and_stays_what_it_is():
+    table = check_table(GOOD, "here")
+    assert tuple(table.columns) == COLUMNS and table_problems(table) == []
+    pd.testing.assert_frame_equal(check_table(table, "here"), table)
+    assert (table.dtypes[[*NUMBER_COLUMNS, *BIOMARKER_NAMES]] == "float64").all()
+
+
+def test_a_table_reads_as_it_was_written(tmp_path):
+    columns = {
+        "lung_severity": ["3", None],
+        "sf_value": [180.5, np.nan],
+        BIOMARKER_NAMES[4]: [np.nan, 1],
+        "zone": ["R1", "01"],
+    }
+    table = check_table(GOOD.assign(**columns), "here")
+    write_table(table, tmp_path / "cohort.csv")
+    pd.testing.assert_frame_equal(read_table(tmp_path / "cohort.csv"), table)
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "found", "expected"),
+    [
+        ("video_id", ["a", None], "empty", "a value"),
+        ("patient_id", ["1", " "], "empty", "a value"),
+        ("video_id", ["a", "a"], "'a'", "a value that no other row has"),
+        ("path", ["a.mp4", "../b.mp4"], "'../b.mp4'", "a path inside the folder"),
+        ("probe", [None, "sector"], "'sector'", "one of linear, convex"),
+        ("lung_severity", [3.0, 4.0], "'4'", "one of 0, 1, 2, 3"),
+        ("specialist_lung_severity", ["2.0", "low"], "'low'", "one of 0, 1, 2, 3"),
+        ("sf_ratio", [">430", "430"], "'430'", "one of >430, 275-430, 180-275, <180"),
+        ("fps", [25, 0], "0.0", "a number above 0"),
+        ("depth_mm", [None, "deep"], "'deep'", "a number above 0"),
+        ("sf_value", [460, np.inf], "inf", "a number above 0"),
+        (BIOMARKER_NAMES[7], [0, 0.5], "0.5", "1 (present), 0 (absent) or empty (unknown)"),
+        (BIOMARKER_NAMES[7], [1, "yes"], "'yes'", "1 (present), 0 (absent) or empty (unknown)"),
+    ],
+)
+def test_a_wrong_cell_is_named_with_what_was_expected(column, cells, found, expected):
+    video = cells[1] or np.nan if column == "video_id" else "b"
+    line = f"row 3, video {video!r}: column {column!r} is {found}, expected {expected}"
+    assert problems_of(**{column: cells}) == [line]
+
+
+def test_all_wrong_cells_come_at_once_beside_what_is_wrong_with_columns():
+    problems = problems_of(probe=["?", "!"], fps=[-1, 25], lung_sevrity=1, patient_id="1", group_id=["g", "h"])
+    assert len(problems) == 5
+    assert problems[0] == "unknown column 'lung_sevrity' (is 'lung_severity' meant?)"
+    assert problems[-1].startswith("patient_id '1' stands in 2 groups ('g', 'h')")
+    assert table_problems(GOOD.drop(columns="path").iloc[:0]) == [
+        "column 'path' is missing",
+        "no rows: a cohort has at least one video",
+    ]
+
+
+def test_only_a_relative_path_that_does_not_climb_is_inside():
+    assert [is_inside(path) for path in ("a.mp4", "b/c.mp4", "..mp4")] == [True] * 3
+    assert [is_inside(path) for path in ("/a.mp4", "b/../../c.mp4", "..", np.nan, None)] == [False] * 5
+
+
+def test_cells_that_mean_nothing_to_others_are_text(tmp_path):
+    """``NA`` is a name as good as any; a trailing comma and a byte order mark are no columns."""
+    (tmp_path / "cohort.csv").write_bytes(b"\xef\xbb\xbfvideo_id,patient_id,path\nNA,007,a.mp4,\nnull,1.0,b.mp4,\n")
+    table = read_table(tmp_path / "cohort.csv")
+    assert table["video_id"].tolist() == ["NA", "null"] and table["group_id"].tolist() == ["007", "1.0"]
+
+
+def test_nothing_is_written_of_a_wrong_table(tmp_path):
+    with pytest.raises(CohortError, match="probe"):
+        write_table(GOOD.assign(probe="?"), tmp_path / "cohort.csv")
+    assert not list(tmp_path.iterdir())
