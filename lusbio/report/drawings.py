@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 
 from lusbio.report.figures import ACCENT, GROUP_COLOURS, INK, SECOND, SOFT
-from lusbio.vocabulary import BIOMARKER_GROUPS, BIOMARKERS, TASKS
+from lusbio.vocabulary import BIOMARKERS, TASKS
 
-PAPER, PANEL, STRONG, LIGHT = "#ffffff", "#f4f6f8", "#e3ebf3", "#fbe9eb"
+PAPER, PANEL, STRONG, LIGHT, GREY, FILM = "#ffffff", "#f4f6f8", "#e3ebf3", "#fbe9eb", "#d5dbe1", "#56626e"
+OPTIONS = {group: [b for b in BIOMARKERS if b.group == group] for group in GROUP_COLOURS}
 SLIDING = ("pleural indent", "pleural break")
 """Groups that the annotator tags "sliding". Source: Fig. 2."""
 
@@ -22,19 +23,16 @@ def draw_idea(frame: np.ndarray | None = None, *, ax: Axes) -> Axes:
         frame: uint8 (H, W), a frame of the video to show; None draws a grey film.
         ax: Where to draw; good at 7 x 4.4 inches.
 
-    Returns:
-        The axes.
-
     Source: own drawing of the idea of Fig. 1.
     """
-    ax.set(xlim=(0, 100), ylim=(0, 63), aspect="equal")
     ax.axis("off")
     _draw_panel(ax, 27.5, 35, "Biomarkers: one network, trained once, and light experts for every task")
     _draw_panel(ax, 0.5, 25, "End to end: one network for every task")
     middle = 43.5
-    _draw_film(ax, frame, 8.5, middle, 11)
+    _draw_film(ax, frame, middle, 11)
+    ax.text(8, middle - 8.7, "video", fontsize=8, ha="center", va="center")
     _draw_arrow(ax, (16, middle), (18.7, middle))
-    _draw_network(ax, 26, middle, 14, 17, ACCENT, "TSM\nnetwork")
+    _draw_network(ax, 26, middle, 14, 17, "TSM\nnetwork")
     _draw_arrow(ax, (33.3, middle), (36.3, middle))
     _draw_biomarkers(ax, 50, middle)
     for task, y in zip(TASKS.values(), (middle + 9.5, middle, middle - 9.5), strict=True):
@@ -43,11 +41,12 @@ def draw_idea(frame: np.ndarray | None = None, *, ax: Axes) -> Axes:
         _draw_arrow(ax, (78, y), (81.5, y))
         _draw_box(ax, 90, y, 16.4, 6, PAPER, INK, task.title)
     for task, y in zip(TASKS.values(), (18.2, 11.2, 4.2), strict=True):
-        _draw_film(ax, frame, 8.5, y, 4.6)
+        _draw_film(ax, frame, y, 4.6)
         _draw_arrow(ax, (13.5, y), (29.5, y))
-        _draw_network(ax, 48, y, 36, 5.4, ACCENT, f"TSM network, trained for {_lower(task.title)}")
+        _draw_network(ax, 48, y, 36, 5.4, f"TSM network, trained for {_lower(task.title)}")
         _draw_arrow(ax, (66.5, y), (81.5, y))
         _draw_box(ax, 90, y, 16.4, 5.4, PAPER, INK, task.title)
+    ax.set(xlim=(0, 100), ylim=(0, 63), aspect="equal")
     return ax
 
 
@@ -62,53 +61,42 @@ def _draw_panel(ax: Axes, bottom: float, height: float, title: str) -> None:
     ax.text(2, bottom + height - 2.2, title, fontsize=8, weight="bold", va="center")
 
 
-def _draw_film(ax: Axes, frame: np.ndarray | None, x: float, y: float, size: float) -> None:
+def _draw_film(ax: Axes, frame: np.ndarray | None, y: float, size: float) -> None:
     """A few frames behind each other, the first one seen."""
-    step = size / 11
     for k in (2, 1, 0):
-        left, low = x - size / 2 + k * step - step, y - size / 2 + k * step - step
-        ax.add_patch(Rectangle((left, low), size, size, fc="#56626e", ec=PAPER, lw=0.8, zorder=3 - k))
+        left, low = (centre - size / 2 + (k - 1) * size / 11 for centre in (8.5, y))
+        ax.add_patch(Rectangle((left, low), size, size, fc=FILM, ec=PAPER, lw=0.8, zorder=3 - k))
     if frame is not None:
-        ax.imshow(
-            frame, cmap="gray", vmin=0, vmax=255, extent=(left, left + size, low, low + size), zorder=4, aspect="equal"
-        )
-        ax.set(xlim=(0, 100), ylim=(0, 63))
-    if size > 8:
-        ax.text(x - 0.5, low - 2.2, "video", fontsize=8, ha="center", va="center")
+        ax.imshow(frame, cmap="gray", vmin=0, vmax=255, extent=(left, left + size, low, low + size), zorder=4)
 
 
-def _draw_network(ax: Axes, x: float, y: float, width: float, height: float, colour: str, text: str) -> None:
+def _draw_network(ax: Axes, x: float, y: float, width: float, height: float, text: str) -> None:
     """A funnel: many pixels in, few numbers out."""
-    left, right, slope = x - width / 2, x + width / 2, height * 0.16
-    low, high = y - height / 2, y + height / 2
+    left, right, low, high, slope = x - width / 2, x + width / 2, y - height / 2, y + height / 2, height * 0.16
     corners = [(left, low), (left, high), (right, high - slope), (right, low + slope)]
-    ax.add_patch(Polygon(corners, closed=True, fc=STRONG, ec=colour, lw=1.2, zorder=3))
+    ax.add_patch(Polygon(corners, closed=True, fc=STRONG, ec=ACCENT, lw=1.2, zorder=3))
     ax.text(x, y, text, fontsize=8, ha="center", va="center", zorder=4)
 
 
 def _draw_box(ax: Axes, x: float, y: float, w: float, h: float, colour: str, edge: str, text: str) -> None:
     style = "round,pad=0,rounding_size=1"
-    place = (x - w / 2, y - h / 2)
-    ax.add_patch(FancyBboxPatch(place, w, h, boxstyle=style, fc=colour, ec=edge, lw=1, zorder=3))
+    ax.add_patch(FancyBboxPatch((x - w / 2, y - h / 2), w, h, boxstyle=style, fc=colour, ec=edge, lw=1, zorder=3))
     ax.text(x, y, text, fontsize=8, ha="center", va="center", zorder=4)
 
 
 def _draw_arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    arrow = FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=8, lw=1, color=INK, shrinkA=0, shrinkB=0)
-    ax.add_patch(arrow)
+    ax.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=8, color=INK, shrinkA=0, shrinkB=0))
 
 
 def _draw_biomarkers(ax: Axes, x: float, y: float) -> None:
     """A dot per biomarker, a row and a colour per group; some filled, as findings are."""
     pitch = 2.2
-    for row, group in enumerate(BIOMARKER_GROUPS):
-        options = [b for b in BIOMARKERS if b.group == group]
+    for row, (group, options) in enumerate(OPTIONS.items()):
+        colour, height = GROUP_COLOURS[group], y + ((len(OPTIONS) - 1) / 2 - row) * pitch
         for k in range(len(options)):
-            place = (x + k * pitch, y + ((len(BIOMARKER_GROUPS) - 1) / 2 - row) * pitch)
-            colour = GROUP_COLOURS[group]
-            filled = k == row % len(options)
-            ax.add_patch(Circle(place, 0.74, fc=colour if filled else PAPER, ec=colour, lw=0.9, zorder=4))
-        ax.text(x - 1.6, place[1], group, fontsize=5.6, ha="right", va="center", zorder=4)
+            fill_colour = colour if k == row % len(options) else PAPER
+            ax.add_patch(Circle((x + k * pitch, height), 0.74, fc=fill_colour, ec=colour, lw=0.9, zorder=4))
+        ax.text(x - 1.6, height, group, fontsize=5.6, ha="right", va="center", zorder=4)
     ax.text(x - 1, y - 12.2, f"{len(BIOMARKERS)} biomarkers", fontsize=8, ha="center", va="center")
 
 
@@ -120,52 +108,35 @@ def draw_annotator(labels: pd.Series | None = None, *, ax: Axes) -> Axes:
             None leaves every box empty.
         ax: Where to draw; good at 7 x 4.6 inches.
 
-    Returns:
-        The axes.
-
     Source: own drawing of Fig. 2; rows and options are those of Table 5.
     """
-    n_rows, n_columns = len(BIOMARKER_GROUPS), max(len(_options(group)) for group in BIOMARKER_GROUPS)
-    ax.set(xlim=(-1.55, n_columns), ylim=(n_rows + 0.02, -0.8))
+    n_columns = max(map(len, OPTIONS.values()))
+    ax.set(xlim=(-1.55, n_columns), ylim=(len(OPTIONS) + 0.02, -0.8))
     ax.axis("off")
     ax.add_patch(Rectangle((-1.55, -0.8), n_columns + 1.55, 0.72, fc=INK, ec="none"))
     ax.text(-1.45, -0.44, "Lung ultrasound annotator", fontsize=8.5, weight="bold", color=PAPER, va="center")
     legend = "tick what the video shows" if labels is None else "labels of one video (grey: unknown)"
     ax.text(n_columns - 0.1, -0.44, legend, fontsize=7.5, color=PAPER, va="center", ha="right")
-    for row, group in enumerate(BIOMARKER_GROUPS):
+    for row, (group, options) in enumerate(OPTIONS.items()):
         if row % 2 == 0:
             ax.add_patch(Rectangle((-1.55, row), n_columns + 1.55, 1, fc=PANEL, ec="none", zorder=0))
-        sliding = group in SLIDING
-        title, y = group[0].upper() + group[1:], row + (0.33 if sliding else 0.5)
-        ax.text(-1.45, y, title, fontsize=7.5, weight="bold", va="center")
-        if sliding:
+        y = row + (0.33 if group in SLIDING else 0.5)
+        ax.text(-1.45, y, group[0].upper() + group[1:], fontsize=7.5, weight="bold", va="center")
+        if group in SLIDING:
             box = {"boxstyle": "round,pad=0.25", "fc": STRONG, "ec": ACCENT, "lw": 0.7}
             ax.text(-1.4, row + 0.72, "sliding", fontsize=5.8, va="center", bbox=box)
-        for column, biomarker in enumerate(_options(group)):
+        for column, biomarker in enumerate(options):
             value = 0.0 if labels is None else float(labels[biomarker.name])
             _draw_option(ax, column, row + 0.5, biomarker.option, value)
     return ax
 
 
-def _options(group: str) -> list:
-    return [b for b in BIOMARKERS if b.group == group]
-
-
 def _draw_option(ax: Axes, x: float, y: float, text: str, value: float) -> None:
     """A check box, its tick, and what it says."""
-    known, ticked = not np.isnan(value), value == 1
-    side = {"marker": "s", "ms": 7, "mew": 1, "ls": "none"}
-    ax.plot(x + 0.1, y, mfc=PAPER if known else "#d5dbe1", mec=SECOND if ticked else INK if known else SOFT, **side)
+    ticked, unknown = value == 1, np.isnan(value)
+    colour, weight = SECOND if ticked else SOFT if unknown else INK, "bold" if ticked else "normal"
+    ax.plot(x + 0.1, y, marker="s", ms=7, mew=1, ls="none", mfc=GREY if unknown else PAPER, mec=colour)
     if ticked:
         ax.plot(x + 0.1, y, marker=[(-1, 0.1), (-0.3, -0.7), (1.1, 1)], ms=6, mfc="none", mec=SECOND, mew=1.8)
     broken = text.replace(" (", "\n(") if len(text) > 11 and "(" in text else fill(text, 13)
-    ax.text(
-        x + 0.2,
-        y,
-        broken,
-        fontsize=7,
-        va="center",
-        linespacing=1.08,
-        weight="bold" if ticked else "normal",
-        color=SECOND if ticked else INK if known else SOFT,
-    )
+    ax.text(x + 0.2, y, broken, fontsize=7, va="center", linespacing=1.08, weight=weight, color=colour)

@@ -24,17 +24,11 @@ STYLE = {
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
     "figure.dpi": 110,
     "legend.frameon": False,
-    "axes.grid": False,
     "figure.constrained_layout.use": True,
     "pdf.fonttype": 42,
-}
+} | dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK)
 
 
 def use_style() -> None:
@@ -43,13 +37,7 @@ def use_style() -> None:
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Write a figure as PNG and PDF; the same figure always gives the same bytes.
-
-    Args:
-        figure: The figure.
-        folder: Where; made if needed.
-        name: Without suffix, e.g. ``"fig3"``.
-    """
+    """Write a figure as PNG and PDF; the same figure always gives the same bytes."""
     before = os.environ.get("SOURCE_DATE_EPOCH")
     os.environ["SOURCE_DATE_EPOCH"] = "0"
     try:
@@ -61,57 +49,41 @@ def save_figure(figure: Figure, folder: Path, name: str) -> None:
 
 
 def plot_videos_per_patient(table: pd.DataFrame, *, ax: Axes) -> Axes:
-    """How many patients have how many videos (Fig. 3).
-
-    Args:
-        table: A cohort's table.
-        ax: Where to draw.
-
-    Returns:
-        The axes.
-    """
+    """How many patients of a cohort's table have how many videos (Fig. 3)."""
     counts = table.groupby("patient_id").size().value_counts().sort_index()
-    ax.bar(counts.index, counts.to_numpy(), color=ACCENT)
+    ax.bar(counts.index, counts, color=ACCENT)
     ax.set(title="Videos per patient", xlabel="videos", ylabel="patients", xticks=counts.index)
     return ax
 
 
 def plot_class_counts(table: pd.DataFrame, task: str, *, ax: Axes) -> Axes:
-    """Videos per class of a task (Fig. 3); videos without a label are said in the title.
-
-    Args:
-        table: A cohort's table.
-        task: A key of ``TASKS``.
-        ax: Where to draw.
-
-    Returns:
-        The axes.
-    """
-    classes = list(TASKS[task].classes)
+    """Videos of a cohort's table per class of one of ``TASKS`` (Fig. 3); the title counts those without a label."""
+    classes, title, unknown = TASKS[task].classes, TASKS[task].title, table[task].isna().sum()
     counts = table[task].value_counts().reindex(classes, fill_value=0)
-    ax.barh(classes, counts.to_numpy(), color=ACCENT)
-    ax.bar_label(ax.containers[0], padding=2, color=INK)
-    unknown = int(table[task].isna().sum())
-    ax.set(title=TASKS[task].title + (f" ({unknown} unknown)" if unknown else ""), xlabel="videos")
+    ax.bar_label(ax.barh(classes, counts, color=ACCENT), padding=2, color=INK)
+    ax.set(title=f"{title} ({unknown} unknown)" if unknown else title, xlabel="videos")
     ax.set_xlim(0, max(1, counts.max()) * 1.15)
     ax.invert_yaxis()
     return ax
 
 
-def plot_frame(frame: np.ndarray, title: str, *, ax: Axes) -> Axes:
-    """One grey frame.
-
-    Args:
-        frame: uint8 (H, W).
-        title: What stands above it.
-        ax: Where to draw.
-
-    Returns:
-        The axes.
-    """
+def plot_frame(frame: np.ndarray, title: str = "", *, ax: Axes) -> Axes:
+    """One grey frame, uint8 (H, W), with a title above it."""
     ax.imshow(frame, cmap="gray", vmin=0, vmax=255)
     ax.set_title(title)
     ax.axis("off")
+    return ax
+
+
+def plot_heat(frame: np.ndarray, heat: np.ndarray, *, ax: Axes) -> Axes:
+    """Heat over a grey frame: the hotter, the less of the frame shows through.
+
+    Args:
+        frame: uint8 (H, W).
+        heat: float (H, W) in [0, 1].
+        ax: Where to draw.
+    """
+    plot_frame(frame, ax=ax).imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.6 * heat)
     return ax
 
 
@@ -122,9 +94,6 @@ def plot_biomarkers(values: pd.DataFrame, *, ax: Axes) -> Axes:
         values: Column ``probability`` in the order of ``BIOMARKERS``; optionally ``label`` (1, 0 or
             NaN): a dot marks what the rater ticked.
         ax: Where to draw.
-
-    Returns:
-        The axes.
     """
     names = [f"{b.group}: {b.option}" for b in BIOMARKERS]
     ax.barh(names, values["probability"], color=[GROUP_COLOURS[b.group] for b in BIOMARKERS], height=0.75)
@@ -139,15 +108,7 @@ def plot_biomarkers(values: pd.DataFrame, *, ax: Axes) -> Axes:
 
 
 def plot_learning_curves(logs: pd.DataFrame, *, ax: Axes) -> Axes:
-    """Validation accuracy by epoch, one line per run.
-
-    Args:
-        logs: Columns ``task, fold, epoch, val_accuracy``.
-        ax: Where to draw.
-
-    Returns:
-        The axes.
-    """
+    """Validation accuracy by epoch, one line per run: columns ``task, fold, epoch, val_accuracy``."""
     sns.lineplot(logs, x="epoch", y="val_accuracy", hue="task", units="fold", estimator=None, marker="o", ms=4, ax=ax)
     ax.set(title="Validation accuracy while training", xlabel="epoch", ylabel="accuracy", ylim=(0, 1))
     ax.legend(title=None, loc="upper left", bbox_to_anchor=(1, 1))
@@ -158,38 +119,19 @@ def plot_biomarker_aucs(table: pd.DataFrame, *, ax: Axes) -> Axes:
     """AUC of each biomarker with SD over runs; the label says how many test videos show it.
 
     Args:
-        table: From ``biomarker_tables.make_biomarker_auc_table``; biomarkers without an AUC are named below.
+        table: Columns ``group, option, present, absent, mean, sd``, a row per biomarker; those without an AUC are
+            counted below.
         ax: Where to draw.
-
-    Returns:
-        The axes.
     """
     known = table.dropna(subset=["mean"]).reset_index(drop=True)
     names = [f"{row.group}: {row.option}  ({row.present} of {row.present + row.absent})" for row in known.itertuples()]
-    colours = [GROUP_COLOURS[group] for group in known["group"]]
-    ax.hlines(range(len(known)), known["mean"] - known["sd"], known["mean"] + known["sd"], color=colours, lw=2)
-    ax.scatter(known["mean"], range(len(known)), c=colours, s=22, zorder=3)
+    colours = known["group"].map(GROUP_COLOURS)
+    ax.hlines(known.index, known["mean"] - known["sd"], known["mean"] + known["sd"], color=colours, lw=2)
+    ax.scatter(known["mean"], known.index, c=colours, s=22, zorder=3)
     ax.axvline(50, color=SOFT, lw=1, ls="--")
-    ax.set_yticks(range(len(known)), names, fontsize=7)
+    ax.set_yticks(known.index, names, fontsize=7)
     missing = len(table) - len(known)
     unknown = f" ({missing} biomarkers have none here)" if missing else ""
     ax.set(title="Biomarkers on test videos", xlabel=f"AUC, mean and SD over runs{unknown}")
     ax.set(xlim=(0, 100), ylim=(len(known) - 0.5, -0.5))
-    return ax
-
-
-def plot_heat(frame: np.ndarray, heat: np.ndarray, *, ax: Axes) -> Axes:
-    """Heat over a grey frame: the hotter, the less of the frame shows through.
-
-    Args:
-        frame: uint8 (H, W).
-        heat: float (H, W) in [0, 1], e.g. one frame of ``explanations.compute_heat``.
-        ax: Where to draw.
-
-    Returns:
-        The axes.
-    """
-    ax.imshow(frame, cmap="gray", vmin=0, vmax=255)
-    ax.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.6 * heat)
-    ax.axis("off")
     return ax
