@@ -7,10 +7,9 @@ import gc
 import importlib.util
 import io
 import json
-import sys
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,8 +55,7 @@ def decode_video(path: Path, size: int) -> np.ndarray:
     The frame is resized by area averaging to a square, whatever its aspect, as the paper does.
 
     Args:
-        path: A file of one of ``VIDEO_SUFFIXES``: a video, a DICOM multi-frame object, or an array
-            of shape (N, H, W) or (N, H, W, 3), uint8.
+        path: A video, a DICOM multi-frame object, or a uint8 array (N, H, W) or (N, H, W, 3).
         size: Height and width of the frames, in pixels.
 
     Returns:
@@ -71,25 +69,13 @@ def decode_video(path: Path, size: int) -> np.ndarray:
 
 
 def read_video_info(path: Path) -> VideoInfo:
-    """Decode a video to learn its true frame count and properties.
-
-    Args:
-        path: As for ``decode_video``.
-
-    Returns:
-        Its properties.
-
-    Raises:
-        VideoError: As for ``decode_video``.
-    """
+    """Decode a video to learn its true frame count and properties; raises what ``decode_video`` raises."""
     return _read_video(path, 16)[1]
 
 
 def _read_video(path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
-    path = Path(path)
+    path = _find_file(path)
     suffix = path.suffix.lower()
-    if not path.is_file():
-        raise VideoError(path, "cannot be opened")
     if suffix not in VIDEO_SUFFIXES:
         raise VideoError(path, f"file type {suffix!r} is not one of {', '.join(VIDEO_SUFFIXES)}")
     if path.stat().st_size == 0:
@@ -99,6 +85,12 @@ def _read_video(path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
     if suffix == ".dcm":
         return _read_dicom(path, size)
     return _read_container(path, path, size)
+
+
+def _find_file(path: Path) -> Path:
+    if not Path(path).is_file():
+        raise VideoError(path, "cannot be opened")
+    return Path(path)
 
 
 def _read_container(source: Path | io.BytesIO, path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
@@ -146,7 +138,7 @@ def _read_dicom(path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
     """Read a DICOM multi-frame object; MPEG streams inside one go through the video decoder."""
     import pydicom
     from pydicom.encaps import generate_frames
-    from pydicom.pixels import pixel_array
+    from pydicom.pixels import iter_pixels
 
     try:
         dicom = pydicom.dcmread(path)
@@ -155,21 +147,12 @@ def _read_dicom(path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
         if "MPEG" in dicom.file_meta.TransferSyntaxUID.name or "HEVC" in dicom.file_meta.TransferSyntaxUID.name:
             stream = io.BytesIO(next(generate_frames(dicom.PixelData, number_of_frames=1)))
             return _read_container(stream, path, size)
-        frames = pixel_array(dicom)
+        frames = np.stack(list(iter_pixels(dicom)))
         if frames.dtype != np.uint8:
             frames = (frames.astype(np.float64) * 255 / (2 ** int(dicom.BitsStored) - 1)).clip(0, 255).astype(np.uint8)
-        colour = int(dicom.get("SamplesPerPixel", 1)) > 1
-        single = frames.ndim == (3 if colour else 2)
-    except (
-        pydicom.errors.InvalidDicomError,
-        AttributeError,
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-        OSError,
-    ) as error:
+    except (pydicom.errors.InvalidDicomError, AttributeError, RuntimeError, ValueError, OSError) as error:
         raise VideoError(path, f"is not a readable DICOM image ({_first_line(error)})") from error
-    return _shrink(frames[None] if single else frames, path, size, fps)
+    return _shrink(frames, path, size, fps)
 
 
 def _shrink(frames: np.ndarray, path: Path, size: int, fps: float | None) -> tuple[np.ndarray, VideoInfo]:
@@ -309,23 +292,14 @@ class FrameCache:
         Raises:
             CohortError: With one line for every file that does not decode.
         """
-
-        def attempt(path: Path) -> CachedVideo | VideoError:
-            try:
-                return self._prepare_one(Path(path))
-            except VideoError as error:
-                return error
-
-        with ThreadPoolExecutor(max(1, workers)) as pool:
-            results = list(_with_progress(pool.map(attempt, paths), len(paths)))
+        results = try_each(self._prepare_one, paths, workers)
         broken = [str(result) for result in results if isinstance(result, VideoError)]
         if broken:
             raise CohortError("videos", broken)
         return results
 
     def _prepare_one(self, path: Path) -> CachedVideo:
-        if not path.is_file():
-            raise VideoError(path, "cannot be opened")
+        path = _find_file(path)
         sha256 = file_sha256(path)
         # Readers differ by file type, and one content under two names may be read by two of them.
         stem = f"{sha256[:32]}-{path.suffix.lower().lstrip('.')}-{self.size}-{DECODING}"
@@ -349,8 +323,25 @@ def _read_notes(frames_path: Path, notes_path: Path) -> VideoInfo | None:
         return None
 
 
-def _with_progress(results: Iterator, total: int) -> Iterator:
-    """Pass results through; show a bar when a person watches and there is something to wait for."""
+def try_each(read: Callable[[Path], object], paths: Sequence[Path], workers: int) -> list:
+    """Read many videos; a bar shows when a person watches and there is something to wait for.
+
+    Args:
+        read: A function of one path.
+        paths: Video files.
+        workers: Threads.
+
+    Returns:
+        For each path what ``read`` returned, or the ``VideoError`` that it raised.
+    """
     from tqdm import tqdm
 
-    return tqdm(results, "decoding", total, unit="video", leave=False, delay=1, disable=not sys.stderr.isatty())
+    def attempt(path: Path) -> object:
+        try:
+            return read(path)
+        except VideoError as error:
+            return error
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        results = pool.map(attempt, paths)
+        return list(tqdm(results, "decoding", len(paths), unit="video", leave=False, delay=1, disable=None))

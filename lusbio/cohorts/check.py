@@ -2,22 +2,17 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 
-from lusbio.cohorts.covid_blues import load_covid_blues
 from lusbio.cohorts.folder import TABLE_FILE, path_problems
-from lusbio.cohorts.pocovid import load_pocovid
-from lusbio.cohorts.table import Cohort, read_table
+from lusbio.cohorts.load import LOADERS
+from lusbio.cohorts.table import Cohort, is_inside, read_cells, read_table
 from lusbio.errors import CohortError, LusbioError, VideoError
 from lusbio.files import ROOT, data_folder, file_sha256
-from lusbio.videos import VideoInfo, read_video_info
+from lusbio.videos import VideoInfo, read_video_info, try_each
 from lusbio.vocabulary import BIOMARKER_GROUPS, TASKS, group_names
-
-LOADERS = {"covid_blues": load_covid_blues, "pocovid": load_pocovid}
-"""Loaders of the public cohorts, which lie in ``data_folder()`` under their names."""
 
 
 def check_cohort(name_or_folder: str | Path) -> list[str]:
@@ -32,39 +27,32 @@ def check_cohort(name_or_folder: str | Path) -> list[str]:
     Returns:
         One line per problem, all of them; empty when the cohort is good.
     """
-    if str(name_or_folder) in LOADERS:
-        name = str(name_or_folder)
+    name = str(name_or_folder)
+    if name in LOADERS:
         try:
             cohort = LOADERS[name](data_folder() / name)
         except CohortError as error:
             return str(error).splitlines()
         return video_problems(cohort.table, cohort.folder)
-    return _folder_problems(ROOT / Path(name_or_folder).expanduser())
-
-
-def _folder_problems(folder: Path) -> list[str]:
-    """Problems of a folder of one's own; a wrong table does not hide the wrong videos."""
+    folder = ROOT / Path(name).expanduser()
+    problems = []
     try:
         table = read_table(folder / TABLE_FILE)
-        problems = []
-    except CohortError as error:
-        problems = list(error.problems)
+    except CohortError as error:  # a wrong table does not hide the wrong videos
+        problems += error.problems
         table = _read_anyway(folder / TABLE_FILE)
     return problems + path_problems(table, folder) + video_problems(table, folder)
 
 
 def _read_anyway(path: Path) -> pd.DataFrame:
     """The columns that lead to videos, from a table that did not pass; empty if there are none."""
-    columns = ["video_id", "path", "group_id", "patient_id"]
     try:
-        table = (
-            pd.read_csv(path, dtype=str, encoding="utf-8-sig", index_col=False).reindex(columns=columns).astype(object)
-        )
-    except (OSError, ValueError):
-        return pd.DataFrame(columns=columns)
-    table["group_id"] = table["group_id"].where(table["group_id"].notna(), table["patient_id"])
-    inside = table["path"].map(lambda p: isinstance(p, str) and not (Path(p).is_absolute() or ".." in Path(p).parts))
-    return table[inside.astype(bool)]
+        table = read_cells(path, "")
+    except CohortError:
+        table = pd.DataFrame()
+    table = table.reindex(columns=["video_id", "path", "group_id", "patient_id"]).astype(object)
+    table["group_id"] = table["group_id"].fillna(table["patient_id"])
+    return table[table["path"].map(is_inside).astype(bool)]
 
 
 def video_problems(table: pd.DataFrame, folder: Path) -> list[str]:
@@ -78,35 +66,19 @@ def video_problems(table: pd.DataFrame, folder: Path) -> list[str]:
     Returns:
         One line per problem.
     """
-    is_here = table["path"].map(lambda path: isinstance(path, str) and (folder / path).is_file())
-    here = table[is_here.astype(bool)]
-    files = [folder / path for path in here["path"]]
-    problems = []
+    table = table.loc[[isinstance(path, str) and (folder / path).is_file() for path in table["path"]]]
+    files = [folder / path for path in table["path"]]
+    infos = try_each(read_video_info, files, 2)
+    videos = table["video_id"]
+    problems = [f"video {v!r}: {info}" for v, info in zip(videos, infos, strict=True) if isinstance(info, VideoError)]
     owners = defaultdict(list)
-    for video, group, file, info in zip(here["video_id"], here["group_id"], files, _decode(files), strict=True):
-        if isinstance(info, VideoError):
-            problems.append(f"video {video!r}: {info}")
+    for file, video, group in zip(files, videos, table["group_id"], strict=True):
         owners[file_sha256(file)].append((video, group))
     for same in owners.values():
         if len({group for _, group in same}) > 1:
             listed = ", ".join(f"{video!r} (group {group!r})" for video, group in same)
             problems.append(f"the same file in several groups, which a split may part: {listed}")
     return problems
-
-
-def _decode(files: list[Path]) -> list[VideoInfo | VideoError]:
-    """What every file turned out to be, in order; shows a bar when a person watches."""
-    from tqdm import tqdm
-
-    def attempt(file: Path) -> VideoInfo | VideoError:
-        try:
-            return read_video_info(file)
-        except VideoError as error:
-            return error
-
-    with ThreadPoolExecutor(2) as pool:
-        infos = pool.map(attempt, files)
-        return list(tqdm(infos, "decoding", len(files), unit="video", leave=False, delay=1, disable=None))
 
 
 def describe_cohort(cohort: Cohort, infos: Sequence[VideoInfo] | None = None) -> str:
@@ -139,10 +111,11 @@ def describe_cohort(cohort: Cohort, infos: Sequence[VideoInfo] | None = None) ->
     lines += ["", "Biomarkers (present / absent / unknown, summed over the group's options):"]
     for group in BIOMARKER_GROUPS:
         bits = table[list(group_names(group))]
-        counts = [int((bits == 1).sum().sum()), int((bits == 0).sum().sum()), int(bits.isna().sum().sum())]
-        lines.append(f"  {group:<28}{' / '.join(map(str, counts))}")
-    lines += ["", f"Probes: {_probes(table)}", f"Frames: {_frames(infos or _decode_all(cohort))}"]
-    lines += [f"Note: {note}" for note in cohort.notes]
+        counts = [str(cells.to_numpy().sum()) for cells in (bits == 1, bits == 0, bits.isna())]
+        lines.append(f"  {group:<28}{' / '.join(counts)}")
+    probes = table["probe"].fillna("unknown").value_counts()
+    lines += ["", "Probes: " + ", ".join(f"{count} {probe}" for probe, count in probes.items())]
+    lines += [f"Frames: {_frames(infos or _decode_all(cohort))}", *(f"Note: {note}" for note in cohort.notes)]
     return "\n".join(lines)
 
 
@@ -150,13 +123,8 @@ def _counted(table: pd.DataFrame) -> str:
     return f"{len(table)} videos of {table['patient_id'].nunique()} patients"
 
 
-def _probes(table: pd.DataFrame) -> str:
-    counts = table["probe"].fillna("unknown").value_counts()
-    return ", ".join(f"{count} {probe}" for probe, count in counts.items())
-
-
 def _decode_all(cohort: Cohort) -> list[VideoInfo]:
-    infos = _decode(cohort.video_paths())
+    infos = try_each(read_video_info, cohort.video_paths(), 2)
     for info in infos:
         if isinstance(info, VideoError):
             raise LusbioError(f"cohort {cohort.name!r} cannot be described: {info}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from lusbio.cohorts.synthetic import read_synthetic
-from lusbio.cohorts.table import Cohort, read_table
+from lusbio.cohorts.table import Cohort, list_some, read_table
 from lusbio.errors import CohortError
 from lusbio.videos import VIDEO_SUFFIXES
 
@@ -28,8 +28,7 @@ def load_folder(folder: Path) -> Cohort:
 
     Returns:
         The cohort, named after the folder (``cohort_name``), with its truth where the simulator made
-        it. Videos that no row names are not
-        used; the notes count them.
+        it. Videos that no row names are not used; the notes count them.
 
     Raises:
         CohortError: If the table is missing or wrong, or videos are missing; all at once.
@@ -43,18 +42,12 @@ def load_folder(folder: Path) -> Cohort:
         raise CohortError(folder, problems)
     listed = set(table["path"].map(lambda path: Path(path).as_posix()))
     unlisted = [path for path in videos_below(folder) if path not in listed]
-    notes = []
-    if unlisted:
-        shown = ", ".join(unlisted[:5]) + (", ..." if len(unlisted) > 5 else "")
-        notes.append(f"{len(unlisted)} videos in the folder have no row in {TABLE_FILE} and are not used: {shown}")
-    return Cohort(cohort_name(folder), table, folder, notes=tuple(notes))
+    note = f"{len(unlisted)} videos in the folder have no row in {TABLE_FILE} and are not used: {list_some(unlisted)}"
+    return Cohort(cohort_name(folder), table, folder, notes=(note,) if unlisted else ())
 
 
 def cohort_name(folder: Path) -> str:
     """A cohort's name from its folder's, safe as the name of a folder of results.
-
-    Args:
-        folder: Any path.
 
     Returns:
         Letters, digits, ``_`` and ``-``; never a name whose results are committed to the project.
@@ -90,17 +83,7 @@ def path_problems(table: pd.DataFrame, folder: Path) -> list[str]:
 
 
 def videos_below(folder: Path) -> list[str]:
-    """Paths of the video files in a folder and its subfolders.
-
-    Args:
-        folder: The folder.
-
-    Returns:
-        Paths relative to it, sorted; whatever is hidden is left out.
-    """
-    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
-    return sorted(
-        path.as_posix()
-        for path in paths
-        if (folder / path).is_file() and not any(part.startswith(".") for part in path.parts)
-    )
+    """Paths of the video files in a folder and its subfolders, relative to it and sorted; none that is hidden."""
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+    names = sorted(path.relative_to(folder).as_posix() for path in files)
+    return [name for name in names if "/." not in f"/{name}"]

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from lusbio.cohorts.check import LOADERS
+from lusbio.cohorts.covid_blues import load_covid_blues
 from lusbio.cohorts.folder import load_folder
+from lusbio.cohorts.pocovid import load_pocovid
 from lusbio.cohorts.synthetic import simulate_cohort
 from lusbio.cohorts.table import Cohort
 from lusbio.errors import CohortError
@@ -12,6 +13,9 @@ from lusbio.profiles import Profile
 
 SYNTHETIC = {"synthetic": "linear", "synthetic_convex": "convex"}
 """The cohorts that need no data, and their probe: linear as in the paper, convex as in public data."""
+
+LOADERS = {"covid_blues": load_covid_blues, "pocovid": load_pocovid}
+"""Loaders of the public cohorts, which lie in ``data_folder()`` under their names."""
 
 
 def load_cohort(name_or_folder: str, profile: Profile, jobs: int = 1) -> Cohort:
@@ -22,9 +26,6 @@ def load_cohort(name_or_folder: str, profile: Profile, jobs: int = 1) -> Cohort:
             ``"pocovid"`` (from ``data_folder()``), or a folder with a ``cohort.csv``.
         profile: Decides the size of the synthetic cohort.
         jobs: Videos that are simulated at a time.
-
-    Returns:
-        The cohort, validated.
 
     Raises:
         CohortError: If it is not there, or not usable; says what is wrong and how to get it.
@@ -40,10 +41,7 @@ def load_cohort(name_or_folder: str, profile: Profile, jobs: int = 1) -> Cohort:
         )
     if name_or_folder in LOADERS:
         return LOADERS[name_or_folder](data_folder() / name_or_folder)
-    folder = Path(name_or_folder).expanduser()
-    if not folder.is_absolute():
-        folder = ROOT / folder
+    folder = ROOT / Path(name_or_folder).expanduser()
     if not folder.is_dir():
-        known = ", ".join([*SYNTHETIC, *LOADERS])
-        raise CohortError(name_or_folder, [f"neither one of {known}, nor a folder"])
+        raise CohortError(name_or_folder, [f"neither one of {', '.join([*SYNTHETIC, *LOADERS])}, nor a folder"])
     return load_folder(folder)
