@@ -45,3 +45,13 @@ class VideoError(LusbioError):
 
 class LeakageError(LusbioError):
     """A patient or group stands on both sides of a split."""
+
+
+class NothingToDo(LusbioError):
+    """What the rest of a notebook is about is not here: it ends, and that is no failure.
+
+    Raised in a cell, it stops Run All and shows its message alone; ``make paper`` counts the notebook as done.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        return str(self).splitlines()

@@ -1,4 +1,4 @@
-"""Where things are, writing them so that nobody ever reads half of one, and naming them by content."""
+"""Where things are, how they are written so that nobody ever reads half of one, and their names by content."""
 
 import ast
 import contextlib
@@ -8,8 +8,10 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 PACKAGE = Path(__file__).resolve().parent
@@ -60,12 +62,7 @@ def data_folder() -> Path:
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder that becomes ``path`` when the block ends without error.
 
-    Args:
-        path: The file to write; its folder is made.
-
-    Yields:
-        The temporary path to write to. It keeps the suffix of ``path``. After an error it is
-        removed and ``path`` is as it was.
+    It keeps the suffix, and the folder is made. After an error it is removed and ``path`` is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
@@ -77,50 +74,74 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a text file atomically.
-
-    Args:
-        text: The content, written as UTF-8.
-        path: The file; its folder is made.
-    """
+    """Write a text file atomically, as UTF-8; its folder is made."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV atomically.
-
-    Args:
-        table: The table; its index is not written.
-        path: The file; its folder is made. Floats keep nine significant digits.
-    """
+    """Write a table as CSV atomically, without its index; floats keep nine significant digits."""
     write_text(table.to_csv(index=False, float_format="%.9g", lineterminator="\n"), path)
 
 
 def write_json(content: dict, path: Path) -> None:
-    """Write a dictionary as indented JSON atomically.
-
-    Args:
-        content: Plain values only.
-        path: The file; its folder is made.
-    """
+    """Write a dictionary of plain values as indented JSON atomically."""
     write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", path)
 
 
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file's bytes.
+def write_figure(figure, folder: Path, name: str) -> None:
+    """Write a matplotlib figure as PNG and PDF; the same figure always gives the same bytes."""
+    before = os.environ.get("SOURCE_DATE_EPOCH")
+    os.environ["SOURCE_DATE_EPOCH"] = "0"
+    try:
+        for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"Creator": None, "Producer": None})):
+            with atomic_path(folder / f"{name}{suffix}") as temporary:
+                figure.savefig(temporary, dpi=160, metadata=metadata)
+    finally:
+        os.environ.pop("SOURCE_DATE_EPOCH") if before is None else os.environ.update(SOURCE_DATE_EPOCH=before)
 
-    Args:
-        path: The file.
 
-    Returns:
-        64 hexadecimal digits.
+@dataclass(frozen=True)
+class Table:
+    """Numbers for programs, and the same for people.
 
-    Raises:
-        OSError: If it cannot be read.
+    Attributes:
+        cells: What goes into the CSV file.
+        shown: What people read; None where that is the same.
+        note: Stands below it, after what always stands there.
+        origin: Where the numbers come from, above it; None: from the study and the runs.
+        runs: Finished runs behind the numbers.
     """
+
+    cells: pd.DataFrame
+    shown: pd.DataFrame | None = None
+    note: str = ""
+    origin: str | None = None
+    runs: tuple = ()
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A data frame as a Markdown table; numbers with one decimal, an em dash for NaN."""
+
+    def text(value: object) -> str:
+        if isinstance(value, float):
+            return "—" if np.isnan(value) else f"{value:.1f}"
+        return str(value).replace("|", "\\|")
+
+    lines = [list(map(str, table.columns)), ["---"] * len(table.columns)]
+    lines += [[text(value) for value in row] for row in table.itertuples(index=False)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's bytes: 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def text_sha256(*content: object) -> str:
+    """The sha256 of plain values, as JSON: 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @functools.cache

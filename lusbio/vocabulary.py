@@ -1,9 +1,13 @@
-"""The words of the field: 38 biomarkers, three tasks. The only place where they are spelled.
+"""The words of the field and of this project: biomarkers, tasks, kinds of rows. The only place where they are spelled.
 
 Source: Gare et al. 2022 (arXiv 2206.08398), Table 5 for the biomarkers, Section 2 for the tasks.
 """
 
+import csv
+import tomllib
 from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
 
 import numpy as np
 
@@ -30,80 +34,11 @@ class Biomarker:
     meaning: str
 
 
-_SIZED = (
-    ("none", "none"),
-    ("few", "< 5 mm (few)"),
-    ("multiple", "< 5 mm (multiple)"),
-    ("medium", "5-10 mm"),
-    ("large", "> 10 mm"),
-)
+_WORDS = Path(__file__).parent / "words"
 
-
-def _sized(group: str, prefix: str, noun: str, nouns: str) -> list[tuple[str, str, str, str]]:
-    """The five size options that indents, breaks and consolidations share."""
-    sentences = (
-        f"No {noun} is seen.",
-        f"One or two {nouns} narrower than 5 mm.",
-        f"Three or more {nouns} narrower than 5 mm.",
-        f"The largest {noun} is 5 to 10 mm wide.",
-        f"The largest {noun} is wider than 10 mm.",
-    )
-    return [
-        (f"{prefix}_{key}", group, option, sentence) for (key, option), sentence in zip(_SIZED, sentences, strict=True)
-    ]
-
-
-_ROWS = [
-    ("a_lines_none", "A-lines", "none", "No repetition of the pleural line is seen below it."),
-    ("a_lines_weak", "A-lines", "weak", "Faint repetitions of the pleural line."),
-    ("a_lines_bold", "A-lines", "bold", "Bright repetitions of the pleural line."),
-    (
-        "a_lines_stacked",
-        "A-lines",
-        "also stacked",
-        "Two or more repetitions below each other (a flag beside weak or bold).",
-    ),
-    ("a_lines_wide", "A-lines", "also wide (> 2 cm)", "A repetition wider than 20 mm (a flag beside weak or bold)."),
-    ("b_lines_none", "B-lines", "none", "No B-line."),
-    ("b_lines_few", "B-lines", "few (1-3)", "One to three separate B-lines."),
-    ("b_lines_some", "B-lines", "some (4-6)", "Four to six separate B-lines."),
-    ("b_lines_many", "B-lines", "many or coalescing", "More than six B-lines, or B-lines that merge."),
-    (
-        "b_lines_white",
-        "B-lines",
-        "white (no striations)",
-        "The whole field below the pleura is white, without striations.",
-    ),
-    ("b_line_origin_na", "B-line origin", "N/A", "There is no B-line, so no origin."),
-    ("b_line_origin_pleura", "B-line origin", "pleura", "B-lines start at the pleural line."),
-    ("b_line_origin_sub_pleura", "B-line origin", "sub-pleura", "B-lines start below the pleural line."),
-    ("pleural_thickness_1mm", "pleural thickness", "< 1 mm", "The pleural line is thinner than 1 mm: normal."),
-    ("pleural_thickness_2_3mm", "pleural thickness", "2-3 mm", "The pleural line is 2 to 3 mm thick."),
-    ("pleural_thickness_4_5mm", "pleural thickness", "4-5 mm", "The pleural line is 4 to 5 mm thick."),
-    ("pleural_thickness_over_5mm", "pleural thickness", "> 5 mm", "The pleural line is thicker than 5 mm."),
-    ("pleural_location_top", "pleural location", "top third", "The pleural line lies in the top third of the image."),
-    (
-        "pleural_location_middle",
-        "pleural location",
-        "middle third",
-        "The pleural line lies in the middle third of the image.",
-    ),
-    (
-        "pleural_location_bottom",
-        "pleural location",
-        "bottom third",
-        "The pleural line lies in the bottom third of the image.",
-    ),
-    *_sized("pleural indent", "pleural_indent", "indent of the pleural line", "indents of the pleural line"),
-    *_sized("pleural break", "pleural_break", "break of the pleural line", "breaks of the pleural line"),
-    *_sized("consolidation", "consolidation", "consolidation", "consolidations"),
-    ("effusion_none", "effusion", "none", "No fluid between the pleural layers."),
-    ("effusion_small", "effusion", "< 5 mm", "A layer of fluid thinner than 5 mm."),
-    ("effusion_large", "effusion", "> 5 mm", "A layer of fluid thicker than 5 mm."),
-]
-
-BIOMARKERS: tuple[Biomarker, ...] = tuple(Biomarker(i, *row) for i, row in enumerate(_ROWS))
-"""The 38 biomarkers in the order of the network's output."""
+with (_WORDS / "biomarkers.csv").open(encoding="utf-8", newline="") as _file:
+    BIOMARKERS: tuple[Biomarker, ...] = tuple(Biomarker(i, **row) for i, row in enumerate(csv.DictReader(_file)))
+"""The 38 biomarkers in the order of the network's output; they stand in ``words/biomarkers.csv``."""
 
 BIOMARKER_NAMES: tuple[str, ...] = tuple(b.name for b in BIOMARKERS)
 """Their column names, in the same order."""
@@ -137,6 +72,16 @@ def group_names(group: str) -> tuple[str, ...]:
     return names
 
 
+BIOMARKER_TASK = "biomarkers"
+"""What the biomarker network is trained on, where a task is named."""
+
+SEVERITY, SF_RATIO, DISEASE = "lung_severity", "sf_ratio", "disease"
+"""The paper's tasks. Severity also balances the biomarker network, and its network is the one that is pretrained."""
+
+SPECIALIST = "specialist_lung_severity"
+"""The column with the specialist's grades."""
+
+
 @dataclass(frozen=True)
 class Task:
     """A clinical decision with mutually exclusive classes.
@@ -146,34 +91,28 @@ class Task:
         title: Heading in tables and figures.
         classes: Class names, in the paper's order (mild to severe where there is an order).
         level: ``"video"`` or ``"patient"``: what one label belongs to.
+        positive: The classes that mean yes in the yes-or-no question within the task. (Engineering choice.)
+        ordered: Whether classes go from mild to severe.
     """
 
     name: str
     title: str
     classes: tuple[str, ...]
     level: str
+    positive: tuple[int, ...]
+    ordered: bool
 
+
+_DISEASES = (
+    *("healthy", "COVID pneumonia", "interstitial lung disease", "asthma/COPD exacerbation"),
+    *("cardiogenic pulmonary edema", "other lung disease", "other non-lung disease"),
+)
+_SF_RANGES = (">430", "275-430", "180-275", "<180")
 
 TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        Task("lung_severity", "Lung severity", ("0", "1", "2", "3"), "video"),
-        Task("sf_ratio", "S/F ratio", (">430", "275-430", "180-275", "<180"), "patient"),
-        Task(
-            "disease",
-            "Disease",
-            (
-                "healthy",
-                "COVID pneumonia",
-                "interstitial lung disease",
-                "asthma/COPD exacerbation",
-                "cardiogenic pulmonary edema",
-                "other lung disease",
-                "other non-lung disease",
-            ),
-            "patient",
-        ),
-    )
+    SEVERITY: Task(SEVERITY, "Lung severity", ("0", "1", "2", "3"), "video", (2, 3), ordered=True),
+    SF_RATIO: Task(SF_RATIO, "S/F ratio", _SF_RANGES, "patient", (2, 3), ordered=True),
+    DISEASE: Task(DISEASE, "Disease", _DISEASES, "patient", (1,), ordered=False),
 }
 """The paper's three tasks by name."""
 
@@ -219,3 +158,96 @@ def sf_class(sf_value: float) -> str | float:
     if sf_value > 275:
         return classes[1]
     return classes[2] if sf_value >= 180 else classes[3]
+
+
+class Kind(StrEnum):
+    """What a row of a table decides from. Its value stands in files, its words and its colour in what people read.
+
+    A new kind is a line here. Colours are apart for colour-blind eyes too (Okabe and Ito, pink and orange darker, to be
+    read as text; for what rests on simulated patients, Tol's muted palette); baselines are greys and browns.
+
+    Attributes:
+        words: In tables and figures.
+        colour: The same in every figure.
+        meaning: What it is.
+    """
+
+    def __new__(cls, value: str, words: str, colour: str = "#6c7a89", meaning: str = "") -> "Kind":
+        """A member; greys are for what needs no colour of its own."""
+        kind = str.__new__(cls, value)
+        kind._value_, kind.words, kind.colour, kind.meaning = value, words, colour, meaning
+        return kind
+
+    # The paper's rows.
+    END_TO_END = "end_to_end", "end-to-end", "#0072b2", "a network trained for the task itself, and its features"
+    BIOMARKERS = "biomarkers", "biomarkers", "#d55e00", "the 38 probabilities of a biomarker network"
+    PRETRAINED = "pretrained_on_biomarkers", "pretrained on biomarkers", "#009e73", "started from a biomarker network"
+    SEVERITY_FEATURES = "lung_severity_features", "lung-severity features", "#b5569b", "where another task is decided"
+    CROSSFITTED = (
+        "crossfitted_biomarkers",
+        "cross-fitted biomarkers",
+        "#c28a00",
+        "from a network that did not train on them",
+    )
+    # Baselines: no network stands behind them, or nothing was learnt.
+    TRUE_BIOMARKERS = "true_biomarkers", "baseline: true biomarkers", "#3a3a3a", "what the simulator drew"
+    TRAINEE_BIOMARKERS = "trainee_biomarkers", "baseline: trainee's biomarkers", "#56b4e9", "what the trainee ticked"
+    SHUFFLED = "shuffled_labels", "baseline: shuffled labels", "#6c7a89", "experts fitted to labels dealt anew"
+    MAJORITY = "majority", "baseline: class frequencies", "#6c7a89", "the training patients' class frequencies"
+    SOURCE_ONLY = "source_only", "baseline: source alone", "#6c7a89", "read off the very videos that are tested"
+    RATED_BITS = "raters_two_bits", "baseline: raters' two findings", "#8c6510", "A-lines or none, B-lines or none"
+    PIXELS = "pooled_pixels", "baseline: pooled pixels", "#4f5d6b", "14 x 14 pixels"
+    METADATA = "metadata", "baseline: metadata", "#87919b", "zone, depth, frames per second, number of frames"
+    FILES = "file_metadata", "file metadata", "#7a6a58", "size, frames, container"
+    SOURCE_NAME = "source_id", "source id", "#b06a3b", "the name of the source"
+    # Real patients.
+    FROZEN = "frozen_biomarkers", "biomarkers, frozen", "#332288", "of networks that never saw a real video"
+    ADAPTED = "adapted_biomarkers", "biomarkers, adapted", "#117733", "after A-lines and B-lines of real videos"
+    MIXED = "mixed_biomarkers", "biomarkers, mixed training", "#882255", "from real and simulated videos together"
+    FUSED = "fused_biomarkers", "biomarkers, frozen and adapted", "#d6409f", "side by side"
+    FROM_SIMULATED = "pretrained_on_simulated", "pretrained on simulated", "#7d6bd0", "for severity"
+    # With the patient's other places heeded.
+    ADAPTED_ALL_PLACES = "adapted_biomarkers_all_places", "biomarkers, adapted, all places", "#4a7d1e"
+    FROM_SIMULATED_ALL_PLACES = "pretrained_on_simulated_all_places", "pretrained on simulated, all places", "#5a3fb0"
+    DIFFERENCE = "difference", "difference, paired", "#6c7a89", "one way to decide minus another, on the same videos"
+
+
+ON_ALL_PLACES = {Kind.ADAPTED: Kind.ADAPTED_ALL_PLACES, Kind.FROM_SIMULATED: Kind.FROM_SIMULATED_ALL_PLACES}
+"""What heeds the patient's other places too, by what it rests on."""
+
+
+def kind_words(name: str) -> str:
+    """A kind of row in words; a name that is none, without its underscores."""
+    return next((kind.words for kind in Kind if kind == name), name.replace("_", " "))
+
+
+def kind_colour(name: str) -> str:
+    """The colour of a kind of row; grey for a name that is none."""
+    return next((kind.colour for kind in Kind if kind == name), Kind.MAJORITY.colour)
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """What a notebook publishes under a file name.
+
+    Attributes:
+        title: Heading of the table.
+        note: What always stands below the table.
+        caption: Below the figure, on the page.
+    """
+
+    title: str = ""
+    note: str = ""
+    caption: str = ""
+
+
+CELLS_NOTE = (
+    "Percent. Cells: mean ± SD over the runs in which it is defined [95 % interval over patients] "
+    "(published mean ± SD, the paper's private cohort)."
+)
+
+ARTEFACTS: dict[str, Artefact] = {
+    name: Artefact(**{key: text.format(cells=CELLS_NOTE) for key, text in words.items()})
+    for name, words in tomllib.loads((_WORDS / "artefacts.toml").read_text(encoding="utf-8")).items()
+}
+"""Titles, notes and captions by file name; they stand in ``words/artefacts.toml``."""

@@ -6,12 +6,7 @@ import pandas as pd
 
 from lusbio.cohorts.splits import check_no_leakage, oversample
 from lusbio.errors import LusbioError
-from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
-
-BIOMARKER_TASK = "biomarkers"
-"""What the biomarker network is trained on, where a ``RunSpec`` names its task."""
-
-_BALANCED_BY = "lung_severity"
+from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, SEVERITY, TASKS
 
 
 def encode_task(table: pd.DataFrame, task: str) -> np.ndarray:
@@ -122,6 +117,6 @@ def repeat_rare(table: pd.DataFrame, rows: np.ndarray, task: str, seed: int) -> 
     Source:
         Gare et al. 2022, Section 3; that severity balances the biomarker network is their practice.
     """
-    classes = encode_task(table, _BALANCED_BY if task == BIOMARKER_TASK else task)[rows]
+    classes = encode_task(table, SEVERITY if task == BIOMARKER_TASK else task)[rows]
     labels = [None if label < 0 else int(label) for label in classes]
     return rows[oversample(labels, table["group_id"].iloc[rows].tolist(), seed)]

@@ -1,7 +1,7 @@
 """From finished runs to decisions on patients nobody trained on: the rows of the paper's tables.
 
-An end-to-end network decides by itself; experts decide from *evidence*: what a network hands over, its
-features or its 38 biomarkers, or what raters saw. Both come out as the same thing, ``Decisions``.
+An end-to-end network decides by itself; experts decide from an ``ExpertInput``. Both come out as the same thing, a
+``Row``.
 """
 
 import hashlib
@@ -10,15 +10,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from lusbio.cohorts.targets import classes_of, encode_task, keep_fraction
 from lusbio.experts.classifiers import EXPERT_NAMES, Expert, fit_expert
-from lusbio.experts.inputs import END_TO_END, MAJORITY, PRETRAINED, SHUFFLED, Evidence, handed_over, take_evidence
-from lusbio.files import code_fingerprint, write_csv, write_json
+from lusbio.experts.inputs import ExpertInput, expert_input, take_input
+from lusbio.files import code_fingerprint, text_sha256, write_json
+from lusbio.runs.predict import read_predictions, write_predictions
 from lusbio.runs.spec import PreparedCohort, Run, check_same_videos
+from lusbio.runs.study import Study
+from lusbio.statistics.bootstrap import HeldOut
+from lusbio.vocabulary import Kind, kind_words
 
 EXPERT_CODE = ("experts/rows.py", "experts/classifiers.py", "cohorts/targets.py", "cohorts/splits.py")
 """The files that decide the numbers of experts."""
@@ -26,263 +30,186 @@ EXPERT_CODE = ("experts/rows.py", "experts/classifiers.py", "cohorts/targets.py"
 NETWORK = "E2E"
 """Classifier name of a network that decides by itself."""
 
-ANCHOR_EXPERT = "RF"
-"""The expert of the anchors; named beforehand, not chosen. (Engineering choice.)"""
+CHOSEN = "validated best"
+"""Classifier name of the expert that did best on the validation patients of each run, where tables show only it."""
 
 
 @dataclass(frozen=True)
-class FoldResult:
-    """What one run decided on the videos of a split with a known label.
+class Row:
+    """One way to decide one task, over all runs: a row of Table 1.
 
     Attributes:
-        rows: Rows of the cohort's table, int64 (V,).
-        labels: Class indices, int64 (V,).
-        probabilities: float64 (V, K).
-        groups: Group of each video, (V,), text.
-    """
-
-    rows: np.ndarray
-    labels: np.ndarray
-    probabilities: np.ndarray
-    groups: np.ndarray
-
-    @property
-    def accuracy(self) -> float:
-        """Share of right decisions, in [0, 1]."""
-        return float(np.mean(self.probabilities.argmax(1) == self.labels))
-
-
-@dataclass(frozen=True)
-class Decisions:
-    """One row of Table 1: one way to decide one task, over all runs.
-
-    Attributes:
-        features: What is decided from, e.g. ``"end_to_end"`` or ``"biomarkers"``.
-        classifier: ``"E2E"`` or one of ``EXPERT_NAMES``.
+        features: The ``Kind`` of what is decided from.
+        classifier: ``NETWORK``, ``CHOSEN`` or one of ``EXPERT_NAMES``; several, by fold, joined by slashes.
         task: A key of ``TASKS``, or a task of one's own.
-        folds: Of the test videos, one entry per run.
-        validated: Of the validation videos, one entry per run; the only thing to choose a row or a threshold by.
-        minutes: Mean per run, of training what decides here: a network, or an expert without its network.
+        held_out: Test videos with a known label, one entry per run.
+        validated: Validation videos, one entry per run; the only thing to choose a row or a threshold by.
         classes: Names of the K classes.
+        runs: The runs whose splits are followed.
+        minutes: Mean per run, of training what decides here: a network, or an expert without its network.
     """
 
-    features: str
+    features: Kind
     classifier: str
     task: str
-    folds: tuple[FoldResult, ...]
-    validated: tuple[FoldResult, ...]
-    minutes: float
+    held_out: tuple[HeldOut, ...]
+    validated: tuple[HeldOut, ...]
     classes: tuple[str, ...]
+    runs: tuple[Run, ...] = ()
+    minutes: float = 0.0
 
     @property
-    def validation_accuracy(self) -> float:
-        """Mean over runs, in [0, 1]."""
-        return float(np.mean([fold.accuracy for fold in self.validated]))
+    def words(self) -> str:
+        """Its name in a sentence: ``"end-to-end network"``, ``"RF on biomarkers"``, ``"experts on biomarkers"``."""
+        if self.classifier == NETWORK:
+            return f"{kind_words(self.features)} network"
+        chosen = " / " in self.classifier or self.classifier == CHOSEN
+        return f"{'experts' if chosen else self.classifier} on {kind_words(self.features)}"
 
 
-def judge(
-    features: str,
+def make_row(
+    features: Kind,
     classifier: str,
     task: str,
     runs: Sequence[Run],
     decided: Sequence[np.ndarray],
     prepared: PreparedCohort,
-    minutes: float,
-) -> Decisions:
-    """One row's decisions from what was said of all videos.
-
-    Args:
-        features: What is decided from.
-        classifier: Who decides.
-        task: A key of ``TASKS``, or a task of one's own.
-        runs: The runs whose splits are followed.
-        decided: Probabilities of all videos by run, float64 (V, K).
-        prepared: The cohort.
-        minutes: See ``Decisions``.
-
-    Returns:
-        The row: videos of the test and validation splits with a known label.
-    """
-    pairs = list(zip(runs, decided, strict=True))
-    tested, validated = (
-        tuple(_known(probabilities, run, split, task, prepared) for run, probabilities in pairs)
-        for split in ("test", "val")
-    )
-    classes = classes_of(prepared.cohort.table, task)
-    return Decisions(features, classifier, task, tested, validated, minutes, classes)
+    minutes: float = 0.0,
+) -> Row:
+    """A row from what was said of all videos: ``decided`` holds probabilities, float64 (V, K), by run."""
+    labels, groups = encode_task(prepared.table, task), prepared.table["group_id"].to_numpy()
+    sides: dict[str, list[HeldOut]] = {"test": [], "val": []}
+    for run, probabilities in zip(runs, decided, strict=True):
+        check_same_videos(run, prepared)
+        for split, side in sides.items():
+            rows = np.flatnonzero((run.splits == split) & (labels >= 0))
+            side.append(HeldOut(labels[rows], probabilities[rows], groups[rows], rows))
+    held_out, validated = map(tuple, sides.values())
+    classes = classes_of(prepared.table, task)
+    return Row(features, classifier, task, held_out, validated, classes, tuple(runs), minutes)
 
 
-def decide_end_to_end(runs: Sequence[Run], prepared: PreparedCohort) -> Decisions:
-    """The decisions of networks trained for a task.
-
-    Args:
-        runs: The runs of one task, one per fold.
-        prepared: The cohort they are about.
-
-    Returns:
-        One row's decisions.
-    """
-    features = PRETRAINED if runs[0].spec.starts_from else END_TO_END
-    minutes = float(np.mean([run.minutes for run in runs]))
-    decided = [run.probabilities for run in runs]
-    return judge(features, NETWORK, runs[0].spec.task, runs, decided, prepared, minutes)
+def decide_end_to_end(runs: Sequence[Run], prepared: PreparedCohort) -> Row:
+    """The decisions of networks trained for a task, one run per fold."""
+    features = Kind.PRETRAINED if runs[0].spec.starts_from else Kind.END_TO_END
+    decided, minutes = [run.probabilities for run in runs], float(np.mean([run.minutes for run in runs]))
+    return make_row(features, NETWORK, runs[0].spec.task, runs, decided, prepared, minutes)
 
 
 def decide_with_experts(
-    given: Sequence[Run] | Evidence,
+    given: Sequence[Run] | ExpertInput,
     task: str,
-    prepared: PreparedCohort,
-    jobs: int = 1,
+    study: Study,
     *,
     experts: Sequence[str] = EXPERT_NAMES,
     label_fraction: float = 1.0,
     shuffled: bool = False,
-) -> list[Decisions]:
-    """Fit experts on evidence and let them decide a task.
+) -> list[Row]:
+    """Fit experts and let them decide a task.
 
-    Experts see the training videos of each run, are chosen on its validation videos and decide on
-    its test videos. What was fitted before with the same code and data is read back.
+    Experts see the training videos of each run, are chosen on its validation videos and decide on its test videos. What
+    was fitted before with the same code and data is read back.
 
     Args:
-        given: Runs whose features or biomarkers are handed over, one per fold, or other evidence.
+        given: Runs whose features or biomarkers are handed over, one per fold, or another input.
         task: A key of ``TASKS``, or a task of one's own.
-        prepared: The cohort they are about.
-        jobs: Fits at a time.
+        study: The cohort they are about.
         experts: Which of ``EXPERT_NAMES``.
-        label_fraction: Share of the training patients whose labels are used, see ``labels.keep_fraction``.
+        label_fraction: Share of the training patients whose labels are used, see ``targets.keep_fraction``.
         shuffled: Deal the training and validation labels anew among the videos: what is then found is chance.
 
     Returns:
-        One row's decisions per expert.
+        One row per expert.
     """
     import joblib
 
-    evidence = given if isinstance(given, Evidence) else take_evidence(given, task)
-    work = [(name, k) for name in experts for k in range(len(evidence.runs))]
+    given = given if isinstance(given, ExpertInput) else take_input(given, task)
+    work = [(name, k) for name in experts for k in range(len(given.runs))]
     with joblib.parallel_config("loky", inner_max_num_threads=1):
-        done = joblib.Parallel(n_jobs=jobs)(
-            joblib.delayed(_expert_decides)(name, evidence, k, task, prepared, label_fraction, shuffled)
-            for name, k in work
+        done = joblib.Parallel(n_jobs=study.jobs)(
+            joblib.delayed(_let_decide)(name, given, k, task, study, label_fraction, shuffled) for name, k in work
         )
     results = dict(zip(work, done, strict=True))
-    features = SHUFFLED if shuffled else evidence.features
-    rows = []
+    features, rows = Kind.SHUFFLED if shuffled else given.features, []
     for name in experts:
-        decided, minutes = zip(*(results[name, k] for k in range(len(evidence.runs))), strict=True)
-        rows.append(judge(features, name, task, evidence.runs, decided, prepared, float(np.mean(minutes))))
+        decided, minutes = zip(*(results[name, k] for k in range(len(given.runs))), strict=True)
+        rows.append(make_row(features, name, task, given.runs, decided, study, float(np.mean(minutes))))
     return rows
 
 
-def decide_by_majority(runs: Sequence[Run], task: str, prepared: PreparedCohort) -> Decisions:
-    """Everybody gets the class frequencies of the training videos: what a table's numbers are worth.
-
-    Args:
-        runs: Runs whose splits are followed.
-        task: A key of ``TASKS``, or a task of one's own.
-        prepared: The cohort they are about.
-
-    Returns:
-        One row's decisions.
-    """
-    labels, n_classes = encode_task(prepared.cohort.table, task), len(classes_of(prepared.cohort.table, task))
-    decided = []
-    for run in runs:
-        counts = np.bincount(labels[(run.splits == "train") & (labels >= 0)], minlength=n_classes)
-        decided.append(np.tile(counts / counts.sum(), (len(labels), 1)))
-    return judge(MAJORITY, "—", task, runs, decided, prepared, 0.0)
-
-
-def choose_by_validation(rows: Sequence[Decisions]) -> Decisions:
+def choose_by_validation(rows: Sequence[Row]) -> Row:
     """Fold by fold, the decisions of the row that validated best there; of equally good ones the first.
 
-    Args:
-        rows: Ways to decide one task, with the same runs' splits.
-
-    Returns:
-        One row; its classifier names the choice of each fold.
+    Its classifier names the choice of each fold.
     """
-    best = [
-        max(rows, key=lambda row: row.validated[k].accuracy)  # noqa: B023 (used at once)
-        for k in range(len(rows[0].folds))
-    ]
+    folds = range(len(rows[0].held_out))
+    best = [max(rows, key=lambda row, k=k: accuracy(row.validated[k])) for k in folds]
     return replace(
         rows[0],
         classifier=" / ".join(row.classifier for row in best),
-        folds=tuple(row.folds[k] for k, row in enumerate(best)),
+        held_out=tuple(row.held_out[k] for k, row in enumerate(best)),
         validated=tuple(row.validated[k] for k, row in enumerate(best)),
         minutes=float(np.mean([row.minutes for row in best])),
     )
 
 
+def accuracy(held_out: HeldOut) -> float:
+    """Share of right decisions, in [0, 1]."""
+    return float(np.mean(held_out.probabilities.argmax(1) == held_out.labels))
+
+
 def fit_experts(run: Run, task: str, prepared: PreparedCohort, experts: Sequence[str] = EXPERT_NAMES) -> list[Expert]:
-    """Fit experts on what a run hands over, on its training videos, each chosen on its validation videos.
-
-    Args:
-        run: A biomarker run or an end-to-end run.
-        task: A key of ``TASKS``, or a task of one's own.
-        prepared: The cohort it is about.
-        experts: Which of ``EXPERT_NAMES``.
-
-    Returns:
-        One expert per name, in this order.
-    """
+    """Fit experts on what a run hands over, on its training videos, each chosen on its validation videos."""
     check_same_videos(run, prepared)
-    labels = encode_task(prepared.cohort.table, task)
-    return [_fit(name, run, handed_over(run), labels, task, prepared) for name in experts]
+    labels = encode_task(prepared.table, task)
+    return [_fit(name, run, expert_input(run), labels, task, prepared) for name in experts]
 
 
 def _fit(name: str, run: Run, values: np.ndarray, labels: np.ndarray, task: str, prepared: PreparedCohort) -> Expert:
-    table = prepared.cohort.table
-    groups, n_classes = table["group_id"].to_numpy(), len(classes_of(table, task))
+    groups, n_classes = prepared.table["group_id"].to_numpy(), len(classes_of(prepared.table, task))
     train, val = ((run.splits == split) & (labels >= 0) for split in ("train", "val"))
     known = (values[train], labels[train], groups[train], values[val], labels[val])
     return fit_expert(name, *known, n_classes=n_classes, seed=run.spec.seed)
 
 
-def _expert_decides(
-    name: str, evidence: Evidence, k: int, task: str, prepared: PreparedCohort, label_fraction: float, shuffled: bool
+def _let_decide(
+    name: str, given: ExpertInput, k: int, task: str, prepared: PreparedCohort, label_fraction: float, shuffled: bool
 ) -> tuple[np.ndarray, float]:
     """Probabilities for all videos (V, K) and the minutes of fitting; kept in the folder of run ``k``."""
-    run, values = evidence.runs[k], evidence.values[k]
+    run, values = given.runs[k], given.values[k]
     check_same_videos(run, prepared)
     labels = _labels_to_learn(run, task, prepared, label_fraction, shuffled)
-    content = hashlib.sha256(np.ascontiguousarray(values).tobytes() + labels.tobytes()).hexdigest()
-    code = code_fingerprint(*EXPERT_CODE)
-    known = json.dumps([content, code, version("scikit-learn"), classes_of(prepared.cohort.table, task)])
-    features = SHUFFLED if shuffled else evidence.features
-    kind = features if label_fraction == 1 else f"{features}_share_{label_fraction:g}"
-    stem = f"{kind}-{task}-{name.replace(' ', '_')}-{hashlib.sha256(known.encode()).hexdigest()[:12]}"
-    path, timing = run.folder / "experts" / f"{stem}.csv", run.folder / "experts" / f"{stem}.timing.json"
+    kind = Kind.SHUFFLED if shuffled else given.features
+    kind = kind if label_fraction == 1 else f"{kind}_share_{label_fraction:g}"
+    path = name_decisions(f"experts/{kind}", name, run, task, prepared, values, labels)
+    timing = path.with_suffix(".timing.json")
     if not path.exists():
         began = time.perf_counter()
         probabilities = _fit(name, run, values, labels, task, prepared).predict_probabilities(values)
         write_json({"seconds": round(time.perf_counter() - began, 3)}, timing)
-        table = pd.DataFrame({"video_id": run.predictions["video_id"]})
-        table[[f"p_{k}" for k in range(probabilities.shape[1])]] = probabilities
-        write_csv(table, path)
-    decided = pd.read_csv(path, dtype={"video_id": str}).drop(columns="video_id").to_numpy(np.float64)
-    return decided, json.loads(timing.read_text(encoding="utf-8"))["seconds"] / 60
+        write_predictions(probabilities, run.predictions["video_id"], path)
+    return read_predictions(path), json.loads(timing.read_text(encoding="utf-8"))["seconds"] / 60
+
+
+def name_decisions(start: str, expert: str, run: Run, task: str, prepared: PreparedCohort, *arrays: np.ndarray) -> Path:
+    """Where decisions of an expert are kept in a run's folder: named by all that decides them."""
+    content = hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
+    code, library = code_fingerprint(*EXPERT_CODE), version("scikit-learn")
+    known = text_sha256(content, code, library, classes_of(prepared.table, task))
+    return run.folder / f"{start}-{task}-{expert.replace(' ', '_')}-{known[:12]}.csv"
 
 
 def _labels_to_learn(
     run: Run, task: str, prepared: PreparedCohort, label_fraction: float, shuffled: bool
 ) -> np.ndarray:
     """Class indices of all videos, int64 (V,); -1 for training videos whose label is not used."""
-    table = prepared.cohort.table
-    labels = encode_task(table, task)
+    labels = encode_task(prepared.table, task)
     if label_fraction < 1:
         training = np.flatnonzero((run.splits == "train") & (labels >= 0))
-        labels[np.setdiff1d(training, keep_fraction(table, training, label_fraction, run.spec.seed))] = -1
+        kept = keep_fraction(prepared.table, training, label_fraction, run.spec.seed)
+        labels[np.setdiff1d(training, kept)] = -1
     if shuffled:
         for split in ("train", "val"):
             rows = np.flatnonzero((run.splits == split) & (labels >= 0))
             labels[rows] = np.random.default_rng([run.spec.seed, run.spec.fold]).permutation(labels[rows])
     return labels
-
-
-def _known(probabilities: np.ndarray, run: Run, split: str, task: str, prepared: PreparedCohort) -> FoldResult:
-    check_same_videos(run, prepared)
-    labels = encode_task(prepared.cohort.table, task)
-    rows = np.flatnonzero((run.splits == split) & (labels >= 0))
-    groups = prepared.cohort.table["group_id"].to_numpy()[rows]
-    return FoldResult(rows, labels[rows], probabilities[rows], groups)

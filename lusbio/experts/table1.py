@@ -1,66 +1,48 @@
-"""All routes to a decision that the paper compares, and the anchors they are measured by: the rows of Table 1."""
+"""All ways to decide that the paper compares: the rows of Table 1, of Table 6, and the two that everything turns on."""
 
-from collections.abc import Sequence
-
-from lusbio.cohorts.targets import BIOMARKER_TASK
-from lusbio.experts.inputs import crossfit_biomarkers, take_rated_biomarkers
-from lusbio.experts.rows import ANCHOR_EXPERT, Decisions, decide_by_majority, decide_end_to_end, decide_with_experts
-from lusbio.runs.plan import (
-    OTHER_BACKBONE,
-    PRETRAINED_TASK,
-    USUAL_BACKBONE,
-    find_tasks,
-    list_other_backbone,
-    list_pretrained,
-)
-from lusbio.runs.spec import PreparedCohort, Run, find_runs
+from lusbio.experts.baselines import decide_baselines
+from lusbio.experts.inputs import crossfit_biomarkers
+from lusbio.experts.rows import Row, choose_by_validation, decide_end_to_end, decide_with_experts
+from lusbio.network import OTHER_BACKBONE, USUAL_BACKBONE
+from lusbio.runs.plan import list_other_backbone, list_pretrained
+from lusbio.runs.spec import find_runs
+from lusbio.runs.study import Study
+from lusbio.vocabulary import BIOMARKER_TASK, SEVERITY
 
 
-def decide_all(prepared: PreparedCohort, initial_weights: str, jobs: int = 1) -> list[Decisions]:
-    """The rows of Table 1, in the paper's order, then cross-fitted biomarkers and the anchors.
+def decide_all(study: Study) -> list[Row]:
+    """The rows of Table 1, in the paper's order, then cross-fitted biomarkers and the baselines.
 
-    Args:
-        prepared: The cohort.
-        initial_weights: Of its finished runs, see ``RunSpec``.
-        jobs: Fits at a time.
-
-    Returns:
-        One row's decisions each; every task that the cohort has labels for. Networks pretrained on biomarkers
-        where ``grid.find_left_out`` leaves them in.
-
-    Raises:
-        LusbioError: If a run is not finished.
+    Every task that the cohort has labels for; networks pretrained on biomarkers where ``plan.find_left_out`` leaves
+    them in. A ``LusbioError`` if a run is not finished.
     """
-    tasks = [task for task in find_tasks(prepared)[0] if task != BIOMARKER_TASK]
-    biomarkers = find_runs(prepared.specs(BIOMARKER_TASK, initial_weights))
-    networks = {task: find_runs(prepared.specs(task, initial_weights)) for task in tasks}
+    biomarkers = study.runs(BIOMARKER_TASK)
+    networks = {task: study.runs(task) for task in study.tasks}
     rows = []
     for task, runs in networks.items():
-        rows += [decide_end_to_end(runs, prepared), *decide_with_experts(runs, task, prepared, jobs)]
-    for task in tasks:
-        rows += decide_with_experts(biomarkers, task, prepared, jobs)
-    if PRETRAINED_TASK in tasks:
-        if runs := find_runs(list_pretrained(prepared, tasks, initial_weights)):
-            rows += [decide_end_to_end(runs, prepared), *decide_with_experts(runs, PRETRAINED_TASK, prepared, jobs)]
-        for task in tasks:
-            if task != PRETRAINED_TASK:
-                rows += decide_with_experts(networks[PRETRAINED_TASK], task, prepared, jobs)
-    if prepared.protocol == "paper":
-        evidence = crossfit_biomarkers(biomarkers, prepared)
-        for task in tasks:
-            rows += decide_with_experts(evidence, task, prepared, jobs)
-    return rows + [row for task in tasks for row in decide_anchors(biomarkers, task, prepared, jobs)]
+        rows += [decide_end_to_end(runs, study), *decide_with_experts(runs, task, study)]
+    for task in study.tasks:
+        rows += decide_with_experts(biomarkers, task, study)
+    if SEVERITY in study.tasks:
+        if runs := find_runs(list_pretrained(study, study.tasks)):
+            rows += [decide_end_to_end(runs, study), *decide_with_experts(runs, SEVERITY, study)]
+        for task in study.tasks:
+            if task != SEVERITY:
+                rows += decide_with_experts(networks[SEVERITY], task, study)
+    if study.protocol == "paper":
+        crossfitted = crossfit_biomarkers(biomarkers, study)
+        rows += [row for task in study.tasks for row in decide_with_experts(crossfitted, task, study)]
+    return rows + [row for task in study.tasks for row in decide_baselines(biomarkers, task, study)]
 
 
-def decide_backbones(
-    prepared: PreparedCohort, initial_weights: dict[str, str], jobs: int = 1
-) -> dict[str, list[Decisions]]:
+def decide_both_ways(task: str, study: Study) -> list[Row]:
+    """The end-to-end network and the biomarker experts, of each run the expert that did best on validation videos."""
+    experts = choose_by_validation(decide_with_experts(study.runs(BIOMARKER_TASK), task, study))
+    return [decide_end_to_end(study.runs(task), study), experts]
+
+
+def decide_backbones(study: Study) -> dict[str, list[Row]]:
     """The rows of Table 6: both backbones, on the tasks and folds that the other one was trained for.
-
-    Args:
-        prepared: The cohort.
-        initial_weights: By backbone.
-        jobs: Fits at a time.
 
     Returns:
         Rows by backbone, the usual one first: networks, experts on their features, experts on biomarkers.
@@ -68,46 +50,16 @@ def decide_backbones(
     Raises:
         LusbioError: If a run is not finished.
     """
-    other = list_other_backbone(prepared, initial_weights[OTHER_BACKBONE])
+    other = list_other_backbone(study)
     kept = {(spec.task, spec.fold) for spec in other}
-    usual = [
-        spec
-        for task in dict.fromkeys(spec.task for spec in other)
-        for spec in prepared.specs(task, initial_weights[USUAL_BACKBONE])
-        if (spec.task, spec.fold) in kept
-    ]
+    tasks = list(dict.fromkeys(spec.task for spec in other))
+    usual = [spec for task in tasks for spec in study.specs(task) if (spec.task, spec.fold) in kept]
     found = {}
-    for backbone, of_backbone in ((USUAL_BACKBONE, usual), (OTHER_BACKBONE, other)):
-        runs = find_runs(of_backbone)
-        biomarkers = [run for run in runs if run.spec.task == BIOMARKER_TASK]
+    for backbone, specs in ((USUAL_BACKBONE, usual), (OTHER_BACKBONE, other)):
+        runs = {task: find_runs([spec for spec in specs if spec.task == task]) for task in tasks}
         rows = []
-        for task in dict.fromkeys(run.spec.task for run in runs if run.spec.task != BIOMARKER_TASK):
-            networks = [run for run in runs if run.spec.task == task]
-            rows += [decide_end_to_end(networks, prepared), *decide_with_experts(networks, task, prepared, jobs)]
-            rows += decide_with_experts(biomarkers, task, prepared, jobs)
+        for task in (task for task in tasks if task != BIOMARKER_TASK):
+            rows += [decide_end_to_end(runs[task], study), *decide_with_experts(runs[task], task, study)]
+            rows += decide_with_experts(runs[BIOMARKER_TASK], task, study)
         found[backbone] = rows
     return found
-
-
-def decide_anchors(
-    biomarker_runs: Sequence[Run], task: str, prepared: PreparedCohort, jobs: int = 1
-) -> list[Decisions]:
-    """What perfect biomarkers would bring, and what knowing nothing brings.
-
-    Args:
-        biomarker_runs: Their splits are followed, and shuffled labels are learnt from their biomarkers.
-        task: A key of ``TASKS``.
-        prepared: The cohort.
-        jobs: Fits at a time.
-
-    Returns:
-        Experts on the true biomarkers (simulated patients only) and on the rater's (0.5 where unknown),
-        experts on shuffled labels, and the class frequencies of the training patients.
-    """
-    rated = [take_rated_biomarkers(biomarker_runs, prepared, true=False)]
-    if prepared.cohort.truth is not None:
-        rated.insert(0, take_rated_biomarkers(biomarker_runs, prepared, true=True))
-    alone = {"experts": [ANCHOR_EXPERT]}
-    rows = [row for evidence in rated for row in decide_with_experts(evidence, task, prepared, jobs, **alone)]
-    rows += decide_with_experts(biomarker_runs, task, prepared, jobs, shuffled=True, **alone)
-    return [*rows, decide_by_majority(biomarker_runs, task, prepared)]

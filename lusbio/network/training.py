@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +21,14 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
+from lusbio.errors import LusbioError
 from lusbio.network.clips import ClipDataModule, augment_clips
 from lusbio.network.weights import load_weights, save_weights
 from lusbio.profiles import TrainingSettings
 
 RESUME_FILE = "resume.ckpt"
 BEST_FILE = "best.safetensors"
+PRECISIONS = ("bf16-mixed", "32-true")
 
 _EXPECTED_WARNINGS = (
     ".*LeafSpec.*",  # Lightning 2.6 uses a class that torch 2.13 deprecates
@@ -61,29 +63,13 @@ def masked_bce(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def biomarker_accuracy(probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Share of the known biomarkers that are right at a threshold of 0.5.
-
-    Args:
-        probabilities: float (V, 38).
-        targets: float (V, 38), NaN unknown.
-
-    Returns:
-        A scalar in [0, 1]; NaN when nothing is known.
-    """
+    """Share of the known biomarkers (V, 38), NaN unknown, that are right at a threshold of 0.5; NaN without any."""
     known = ~targets.isnan()
     return ((probabilities > 0.5) == (targets > 0.5))[known].float().mean()
 
 
 def class_accuracy(probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Share of the videos whose most probable class is right.
-
-    Args:
-        probabilities: float (V, K).
-        targets: int64 (V,).
-
-    Returns:
-        A scalar in [0, 1]; NaN without videos.
-    """
+    """Share of the videos (V, K) whose most probable class is the right one (V,), int64; NaN without videos."""
     return (probabilities.argmax(1) == targets).float().mean()
 
 
@@ -93,14 +79,14 @@ def choose_device() -> torch.device:
 
 
 def choose_precision(device: torch.device) -> str:
-    """bfloat16 autocast where the device computes it natively, else float32.
+    """A precision as Lightning names it: bfloat16 autocast where the device computes it natively, else float32.
 
-    Args:
-        device: Where the network runs.
-
-    Returns:
-        A precision as Lightning names it: ``"bf16-mixed"`` or ``"32-true"``.
+    ``$LUSBIO_PRECISION``, ``"bf16-mixed"`` or ``"32-true"``, overrides that.
     """
+    if asked := os.environ.get("LUSBIO_PRECISION"):
+        if asked not in PRECISIONS:
+            raise LusbioError(f"LUSBIO_PRECISION is {asked!r}, expected {' or '.join(PRECISIONS)}")
+        return asked
     if device.type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -116,13 +102,25 @@ class VideoModule(pl.LightningModule):
         settings: Learning rate, schedule and epochs.
         steps_per_epoch: Batches of a training epoch.
         seed: Seed of augmentation and dropout; both follow from (seed, epoch, batch).
+        loss: From logits (B, K) float32 and targets to a scalar; None: masked binary cross-entropy or cross-entropy.
+        augment: From float clips (B, T, 1, H, W) in [0, 1] and a generator to clips; None: ``augment_clips``.
     """
 
     def __init__(
-        self, network: nn.Module, *, multilabel: bool, settings: TrainingSettings, steps_per_epoch: int, seed: int
+        self,
+        network: nn.Module,
+        *,
+        multilabel: bool,
+        settings: TrainingSettings,
+        steps_per_epoch: int = 1,
+        seed: int = 0,
+        loss: Callable | None = None,
+        augment: Callable | None = None,
     ):
         super().__init__()
-        self.network = network.to(memory_format=network.memory_format)
+        self.network = network.to(memory_format=getattr(network, "memory_format", torch.contiguous_format))
+        self.loss_function = loss or (masked_bce if multilabel else F.cross_entropy)
+        self.augment = augment or augment_clips
         self.multilabel = multilabel
         self.settings = settings
         self.steps_per_epoch = steps_per_epoch
@@ -138,7 +136,7 @@ class VideoModule(pl.LightningModule):
         """Augment on the device, then the loss of one batch."""
         step_seed = int(np.random.SeedSequence([self.seed, self.current_epoch, batch_index]).generate_state(1)[0])
         torch.manual_seed(step_seed)  # dropout: the same after a resume
-        clips = augment_clips(to_unit_range(batch["clips"]), torch.Generator().manual_seed(step_seed))
+        clips = self.augment(to_unit_range(batch["clips"]), torch.Generator().manual_seed(step_seed))
         loss = self.loss(self.network(clips), batch["targets"])
         self.train_losses.append(loss.detach())
         return loss
@@ -163,8 +161,8 @@ class VideoModule(pl.LightningModule):
             scheduler.step(value)
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The loss of logits (B, K): masked binary cross-entropy or cross-entropy; a scalar."""
-        return masked_bce(logits.float(), targets) if self.multilabel else F.cross_entropy(logits.float(), targets)
+        """The loss of logits (B, K), in float32; a scalar."""
+        return self.loss_function(logits.float(), targets)
 
     def to_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Independent (sigmoid) or exclusive (softmax) probabilities of logits (B, K)."""
@@ -178,16 +176,8 @@ class VideoModule(pl.LightningModule):
             # Stepped by hand in on_validation_epoch_end, before the checkpoint of the epoch is
             # written; Lightning would step it afterwards, and a resumed run would lose the step.
             scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", factor=0.5)
-            return {
-                "optimizer": optimizer,
-                "lr_scheduler": {
-                    "scheduler": scheduler,
-                    "interval": "epoch",
-                    "frequency": 10**9,
-                    "monitor": "val_accuracy",
-                    "strict": False,
-                },
-            }
+            never = {"interval": "epoch", "frequency": 10**9, "monitor": "val_accuracy", "strict": False}
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **never}}
         steps = self.steps_per_epoch * self.settings.epochs
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, cycle_momentum=False)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -287,11 +277,7 @@ class BestEpoch(Callback):
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Remove what is only needed to resume.
-
-    Args:
-        folder: The run's folder.
-    """
+    """Remove what is only needed to resume."""
     for name in (RESUME_FILE, BEST_FILE):
         (folder / name).unlink(missing_ok=True)
 
@@ -322,12 +308,5 @@ def predict(module: VideoModule, loader: DataLoader, *, device: torch.device) ->
 
 
 def describe_device(device: torch.device) -> str:
-    """The device in words, for reports.
-
-    Args:
-        device: Where a run computed.
-
-    Returns:
-        E.g. ``"NVIDIA H200"`` or ``"CPU, 2 cores"``.
-    """
+    """The device in words, for reports, e.g. ``"NVIDIA H200"`` or ``"CPU, 2 cores"``."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {os.cpu_count()} cores"

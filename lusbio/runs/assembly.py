@@ -1,32 +1,27 @@
 # This file decides the numbers of trainings: see DECIDING in lusbio/runs/spec.py. A change makes them anew.
 """What a ``RunSpec`` is trained with: its network, its labels, its clips. All of it decides numbers."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import nn
 
-from lusbio.cohorts.targets import BIOMARKER_TASK, keep_fraction, repeat_rare, select_rows
+from lusbio.cohorts.targets import keep_fraction, repeat_rare, select_rows
 from lusbio.errors import LusbioError
 from lusbio.network import OTHER_BACKBONE, USUAL_BACKBONE, clips, training
 from lusbio.network.i3d import I3DResNet50
 from lusbio.network.tsm import TSMResNet18
 from lusbio.network.weights import load_initial_weights, read_weights
-from lusbio.runs.spec import PreparedCohort, RunSpec, is_finished, runs_folder
+from lusbio.runs.spec import Own, PreparedCohort, RunSpec, is_finished, runs_folder
+from lusbio.vocabulary import BIOMARKER_TASK
 
 BACKBONES = {USUAL_BACKBONE: TSMResNet18, OTHER_BACKBONE: I3DResNet50}
 """The networks by the name that a ``RunSpec`` calls them."""
 
 
 def make_network(backbone: str, n_outputs: int, frames: int) -> nn.Module:
-    """A network with random weights.
-
-    Args:
-        backbone: A key of ``BACKBONES``.
-        n_outputs: K.
-        frames: Frames of a clip, T.
-
-    Returns:
-        Maps float clips (B, T, 1, H, W) in [0, 1] to logits (B, K).
+    """A network with random weights, from float clips (B, T, 1, H, W) in [0, 1] to logits (B, K).
 
     Raises:
         ValueError: If there is no such backbone.
@@ -37,26 +32,17 @@ def make_network(backbone: str, n_outputs: int, frames: int) -> nn.Module:
 
 
 def choose_rows(spec: RunSpec, prepared: PreparedCohort) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
-    """Which videos a run learns from and validates on, and their targets; see ``labels.select_rows``.
+    """Which videos a run learns from and validates on, and their targets, as ``cohorts.targets.select_rows``.
 
-    Args:
-        spec: The run.
-        prepared: The cohort it is about.
-
-    Returns:
-        As ``select_rows``; the training rows are those of the share of patients whose labels are used.
-
-    Raises:
-        LusbioError: If there is nothing to learn.
+    The training rows are those of the share of patients whose labels are used.
     """
-    table = prepared.cohort.table
-    rows, targets, masked = select_rows(table, prepared.splits(spec.fold), spec.task)
-    rows["train"] = keep_fraction(table, rows["train"], spec.label_fraction, spec.seed)
+    rows, targets, masked = select_rows(prepared.table, prepared.splits(spec.fold), spec.task)
+    rows["train"] = keep_fraction(prepared.table, rows["train"], spec.label_fraction, spec.seed)
     return rows, targets, masked
 
 
 def assemble(
-    spec: RunSpec, prepared: PreparedCohort, rows: dict[str, np.ndarray], targets: np.ndarray
+    spec: RunSpec, prepared: PreparedCohort, rows: dict[str, np.ndarray], targets: np.ndarray, own: Own
 ) -> tuple[training.VideoModule, clips.ClipDataModule, str]:
     """The module with its initial weights, the clips, and a line that says where the weights are from.
 
@@ -65,6 +51,7 @@ def assemble(
         prepared: The cohort it is about.
         rows: Training and validation rows, from ``choose_rows``.
         targets: Of all videos, from ``choose_rows``.
+        own: What stands in place of the package's network, loss or augmentation.
 
     Returns:
         What ``training.fit`` takes, and a phrase.
@@ -74,12 +61,12 @@ def assemble(
     """
     settings = spec.training
     torch.manual_seed(spec.seed)
-    network = make_network(spec.backbone, len(spec.outputs), settings.frames)
+    make = own.network or partial(make_network, spec.backbone)
+    network = make(len(spec.outputs), settings.frames)
     origin = _start(network, spec)
-    dataset = clips.ClipDataset(prepared.videos, torch.from_numpy(targets), settings.frames)
     data = clips.ClipDataModule(
-        dataset,
-        repeat_rare(prepared.cohort.table, rows["train"], spec.task, spec.seed),
+        clips.ClipDataset(prepared.videos, torch.from_numpy(targets), settings.frames),
+        repeat_rare(prepared.table, rows["train"], spec.task, spec.seed),
         rows["val"],
         clips_per_epoch=settings.clips_per_epoch or _clips_of_all_labels(spec, prepared),
         batch_size=settings.batch_size,
@@ -92,6 +79,8 @@ def assemble(
         settings=settings,
         steps_per_epoch=len(data.train_dataloader()),
         seed=spec.seed,
+        loss=own.loss,
+        augment=own.augment,
     )
     return module, data, origin
 
@@ -99,17 +88,7 @@ def assemble(
 def predict_all(
     module: training.VideoModule, data: clips.ClipDataModule, spec: RunSpec, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a trained network says of every video of its cohort.
-
-    Args:
-        module: From ``assemble``, trained.
-        data: From ``assemble``.
-        spec: The run.
-        device: Where to compute.
-
-    Returns:
-        Probabilities (V, K) and features, as ``training.predict``.
-    """
+    """What a trained network says of every video of its cohort: probabilities (V, K), features (V, 512)."""
     rows = np.arange(len(data.dataset))
     loader = clips.evaluation_loader(data.dataset, rows, spec.training.evaluation_clips)
     return training.predict(module, loader, device=device)
@@ -119,7 +98,7 @@ def _start(network: nn.Module, spec: RunSpec) -> str:
     """Put the initial weights into a network; a last layer of another size stays as it was made."""
     if spec.starts_from is None:
         return load_initial_weights(network, spec.initial_weights)
-    folder = runs_folder() / spec.starts_from
+    folder = runs_folder(spec.starts_from)
     if not is_finished(folder):
         raise LusbioError(f"run {spec.run_id} starts from {spec.starts_from}, which is not finished")
     found, own = read_weights(folder / "weights.safetensors"), network.state_dict()
@@ -129,5 +108,5 @@ def _start(network: nn.Module, spec: RunSpec) -> str:
 
 def _clips_of_all_labels(spec: RunSpec, prepared: PreparedCohort) -> int:
     """Length of an epoch in clips: with fewer labels, as many steps as with all."""
-    rows = select_rows(prepared.cohort.table, prepared.splits(spec.fold), spec.task)[0]["train"]
-    return len(repeat_rare(prepared.cohort.table, rows, spec.task, spec.seed))
+    rows = select_rows(prepared.table, prepared.splits(spec.fold), spec.task)[0]["train"]
+    return len(repeat_rare(prepared.table, rows, spec.task, spec.seed))

@@ -25,7 +25,7 @@ _EXPECTED_WARNING = ".*should not be instantiated"
 """torch's tracer instantiates the function behind the temporal shift and warns that nobody should."""
 
 
-def settle_on_gpu(
+def prepare_gpu(
     module: VideoModule, data: ClipDataModule, device: torch.device, say: Callable[[str], None] = print
 ) -> None:
     """Make a training ready for a GPU: the cohort in its memory, the network compiled. Elsewhere, nothing.

@@ -2,40 +2,37 @@
 
 import json
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from lusbio import __version__
-from lusbio.cohorts.targets import BIOMARKER_TASK
 from lusbio.files import ROOT, build_folder, write_json
 from lusbio.network import USUAL_BACKBONE
 from lusbio.runs.plan import find_left_out
 from lusbio.runs.spec import PreparedCohort, Run, RunSpec
+from lusbio.vocabulary import BIOMARKER_TASK
 
 
 def describe_origin(prepared: PreparedCohort, runs: Sequence[Run]) -> str:
     """The line that stands above every table and figure: what the numbers come from.
 
-    Args:
-        prepared: The cohort.
-        runs: The runs behind the numbers.
-
-    Returns:
-        One line: simulated or real, cohort, videos and patients, profile, initial weights, device,
-        commit.
+    Simulated or real, cohort, videos and patients, profile, initial weights and device of the runs, commit.
     """
-    table = prepared.cohort.table
+    table = prepared.table
     kind = "**Simulated** patients" if prepared.cohort.simulated else "**Real** patients"
     size = f"{len(table)} videos, {table['patient_id'].nunique()} patients"
-    parts = [
-        f"{kind}, cohort `{prepared.cohort.name}` ({size})",
+    return " · ".join([f"{kind}, cohort `{prepared.cohort.name}` ({size})", *describe_making(prepared, runs)])
+
+
+def describe_making(prepared: PreparedCohort, runs: Sequence[Run]) -> list[str]:
+    """How numbers were made, as parts of a line: profile, initial weights and device of the runs, commit."""
+    return [
         f"profile `{prepared.profile.name}`",
         *sorted({f"initial weights: {run.spec.initial_weights}" for run in runs if not run.spec.starts_from}),
         *sorted({f"{run.info['device']} ({run.info['precision']})" for run in runs}),
         f"commit `{find_commit()}`",
     ]
-    return " · ".join(parts)
 
 
 def find_commit() -> str:
@@ -52,23 +49,38 @@ def find_commit() -> str:
         return f"version {__version__}"
 
 
-def describe_runs(prepared: PreparedCohort, runs: Sequence[Run]) -> tuple[dict, dict]:
-    """What the tables of a folder rest on, and apart from it how long that took.
+def record_runs(prepared: PreparedCohort, runs: Sequence[Run], folder: Path, *, anew: bool = False) -> dict:
+    """Write what the tables of a folder rest on, ``run.json``, and apart from it how long that took, ``timing.json``.
 
     Args:
         prepared: The cohort.
-        runs: All runs behind the tables.
+        runs: Finished runs; one that is recorded already counts once.
+        folder: Where the tables go.
+        anew: Forget what was recorded before, as notebook 02 does, which makes all runs but those of later notebooks.
 
     Returns:
-        The content of ``run.json`` (no times, so that it is the same whenever it is made) and of
-        ``timing.json`` (minutes by run).
+        The content of ``timing.json``: minutes by run. ``run.json`` holds no times, so that it is the same whenever it
+        is made. Where notebook 02 has recorded nothing, later ones record nothing.
     """
-    table = prepared.cohort.table
-    described = {
+    files = folder / "run.json", folder / "timing.json"
+    if anew:
+        known = _describe_cohort(prepared, runs), {}
+    elif all(file.is_file() for file in files):
+        known = tuple(json.loads(file.read_text(encoding="utf-8")) for file in files)
+    else:
+        return {}
+    contents = _with_runs(*known, runs)
+    for content, file in zip(contents, files, strict=True):
+        write_json(content, file)
+    return contents[1]
+
+
+def _describe_cohort(prepared: PreparedCohort, runs: Sequence[Run]) -> dict:
+    return {
         "cohort": prepared.cohort.name,
         "simulated": prepared.cohort.simulated,
-        "videos": len(table),
-        "patients": int(table["patient_id"].nunique()),
+        "videos": len(prepared.table),
+        "patients": int(prepared.table["patient_id"].nunique()),
         # Without the names of single videos: these files are committed for public cohorts.
         "notes": [note.split(": ")[0] for note in prepared.cohort.notes],
         "left_out": find_left_out(prepared),
@@ -78,11 +90,10 @@ def describe_runs(prepared: PreparedCohort, runs: Sequence[Run]) -> tuple[dict, 
         "commit": find_commit(),
         "versions": runs[0].info["versions"],
     }
-    return _with_runs(described, {}, runs)
 
 
 def _with_runs(described: dict, timing: dict, runs: Sequence[Run]) -> tuple[dict, dict]:
-    """Both files with more runs in them; a run that they have already counts once."""
+    """Both files with more runs in them."""
     seen = {
         "devices": {run.info["device"] for run in runs},
         "precision": {run.info["precision"] for run in runs},
@@ -101,45 +112,9 @@ def _with_runs(described: dict, timing: dict, runs: Sequence[Run]) -> tuple[dict
 
 def _describe_minutes(run: Run, cohort: str) -> dict:
     kind, spec = describe_kind(run.spec), run.spec
-    return {
-        "run": run.folder.name,
-        "kind": kind if spec.cohort == cohort else f"{kind}, {spec.cohort.replace('_', ' ')}",
-        "task": spec.task,
-        "fold": spec.fold,
-        "minutes": round(run.minutes, 3),
-    }
-
-
-def save_provenance(prepared: PreparedCohort, runs: Sequence[Run], folder: Path) -> dict:
-    """Write ``run.json`` and ``timing.json`` anew, as notebook 02 does; see ``describe_runs``.
-
-    Args:
-        prepared: The cohort.
-        runs: All runs behind the tables.
-        folder: Where the tables go.
-
-    Returns:
-        The content of ``timing.json``.
-    """
-    described, timing = describe_runs(prepared, runs)
-    write_json(described, folder / "run.json")
-    write_json(timing, folder / "timing.json")
-    return timing
-
-
-def add_runs(runs: Sequence[Run], folder: Path) -> None:
-    """Count the runs of a later notebook in ``run.json`` and ``timing.json`` too; once, however often it is called.
-
-    Args:
-        runs: What the notebook trained or read besides the runs of notebook 02.
-        folder: Where the tables go; does nothing where notebook 02 has written nothing.
-    """
-    files = folder / "run.json", folder / "timing.json"
-    if not all(file.is_file() for file in files):
-        return
-    known = (json.loads(file.read_text(encoding="utf-8")) for file in files)
-    for content, file in zip(_with_runs(*known, runs), files, strict=True):
-        write_json(content, file)
+    elsewhere = "" if spec.cohort == cohort else f", {spec.cohort.replace('_', ' ')}"
+    known = {"run": run.folder.name, "kind": kind + elsewhere, "task": spec.task, "fold": spec.fold}
+    return known | {"minutes": round(run.minutes, 3)}
 
 
 def describe_kind(spec: RunSpec) -> str:
@@ -154,29 +129,21 @@ def describe_kind(spec: RunSpec) -> str:
     return "biomarker network" if spec.task == BIOMARKER_TASK else "end-to-end"
 
 
-def settle_initial_weights(
-    prepared: PreparedCohort, backbone: str = USUAL_BACKBONE, say: Callable[[str], None] = print
-) -> str:
+def choose_initial_weights(prepared: PreparedCohort, backbone: str = USUAL_BACKBONE) -> tuple[str, str]:
     """What the networks of a profile and cohort start from; looked for once, so that all notebooks mean the same runs.
 
-    The answer is kept in the build folder. A network that appears or goes later changes nothing; another
-    file named by the environment, or ``initial_weights.json`` removed, does.
-
-    Args:
-        prepared: The cohort.
-        backbone: ``USUAL_BACKBONE`` or ``OTHER_BACKBONE``.
-        say: Takes a line that says which weights, and why these.
+    The answer is kept in the build folder. A network that appears or goes later changes nothing; another file named by
+    the environment, or ``initial_weights.json`` removed, does.
 
     Returns:
-        A name for ``RunSpec.initial_weights``.
+        A name for ``RunSpec.initial_weights``, and a line that says which weights, and why these.
     """
     from lusbio.network.weights import find_initial_weights, names_a_file
 
     path = build_folder(prepared.profile.name, prepared.cohort.name, "initial_weights.json")
-    settled = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if backbone not in settled or names_a_file(backbone):
+    chosen = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if backbone not in chosen or names_a_file(backbone):
         found = find_initial_weights(prepared.profile.initial_weights, backbone)
-        settled[backbone] = {"name": found.name, "description": found.description}
-        write_json(settled, path)
-    say(f"{backbone}: {settled[backbone]['description']}")
-    return settled[backbone]["name"]
+        chosen[backbone] = {"name": found.name, "description": found.description}
+        write_json(chosen, path)
+    return chosen[backbone]["name"], f"{backbone}: {chosen[backbone]['description']}"

@@ -7,14 +7,11 @@ import numpy as np
 import pandas as pd
 
 from lusbio.cohorts.splits import run_folds
-from lusbio.cohorts.targets import BIOMARKER_TASK, keep_fraction, select_rows
+from lusbio.cohorts.targets import keep_fraction, select_rows
 from lusbio.errors import LeakageError, LusbioError
-from lusbio.network import OTHER_BACKBONE, USUAL_BACKBONE
+from lusbio.network import OTHER_BACKBONE
 from lusbio.runs.spec import PreparedCohort, RunSpec
-from lusbio.vocabulary import TASKS
-
-PRETRAINED_TASK = "lung_severity"
-"""What networks pretrained on biomarkers are trained for, and whose features decide other tasks (Table 1)."""
+from lusbio.vocabulary import BIOMARKER_TASK, SEVERITY, TASKS
 
 PRETRAINING, FEWER_LABELS, TABLE6 = "pretraining", "label_efficiency", "table6"
 
@@ -30,17 +27,11 @@ COMPLETE_PROFILE = "paper"
 
 
 def find_left_out(prepared: PreparedCohort) -> dict[str, str]:
-    """Which of ``EXTRAS`` a cohort does without, and why: the one place where that is decided.
+    """Which of ``EXTRAS`` a cohort does without, and why, as a line for people: the one place where that is decided.
 
-    Simulated patients have labels of all biomarkers and of every task, so any profile asks them. Real ones have
-    labels of few findings, and their trainings take time that goes to questions about them; of these patients only
+    Simulated patients have labels of all biomarkers and of every task, so any profile asks them. Real ones have labels
+    of few findings, and their trainings take time that goes to questions about them; of these patients only
     ``COMPLETE_PROFILE`` asks everything. (Engineering choice.)
-
-    Args:
-        prepared: The cohort.
-
-    Returns:
-        A line by key of ``EXTRAS``, for people; nothing where all are asked.
     """
     if prepared.cohort.simulated or prepared.profile.name == COMPLETE_PROFILE:
         return {}
@@ -54,19 +45,17 @@ def find_left_out(prepared: PreparedCohort) -> dict[str, str]:
 def find_tasks(prepared: PreparedCohort) -> tuple[list[str], dict[str, str]]:
     """What a cohort has labels to learn: in every run two classes, and labels to validate and test on.
 
-    Args:
-        prepared: The cohort.
-
     Returns:
-        ``BIOMARKER_TASK`` and keys of ``TASKS`` that can be learnt, in this order; and for those that
-        cannot, the reason.
+        ``BIOMARKER_TASK`` and keys of ``TASKS`` that can be learnt, in this order; and for those that cannot, the
+        reason.
     """
     learnable, reasons = [], {}
     for task in (BIOMARKER_TASK, *TASKS):
         try:
             for fold in run_folds(prepared.protocol):
-                _, targets, _ = select_rows(prepared.cohort.table, prepared.splits(fold), task)
-                _check_tested(targets, prepared.splits(fold), task)
+                splits = prepared.splits(fold)
+                _, targets, _ = select_rows(prepared.table, splits, task)
+                _check_tested(targets, splits, task)
             learnable.append(task)
         except LeakageError:
             raise
@@ -82,19 +71,11 @@ def _check_tested(targets: np.ndarray, splits: pd.Series, task: str) -> None:
         raise LusbioError(f"no test video has a label for {task}")
 
 
-def list_specs(prepared: PreparedCohort, initial_weights: str) -> list[RunSpec]:
+def list_specs(prepared: PreparedCohort) -> list[RunSpec]:
     """The runs of Table 1: the biomarker network, one network per task, and those pretrained on biomarkers.
 
-    Args:
-        prepared: The cohort.
-        initial_weights: See ``RunSpec``.
-
-    Returns:
-        Specs, biomarkers first; what the cohort has too few labels for is left out.
-
-    Raises:
-        LusbioError: If biomarkers, or all tasks, are among what is left out: there is nothing to compare
-            then. Names the reasons.
+    What the cohort has too few labels for is left out; where that is biomarkers or all tasks, there is nothing to
+    compare, and a ``LusbioError`` names the reasons.
     """
     learnable, reasons = find_tasks(prepared)
     if BIOMARKER_TASK not in learnable or len(learnable) < 2:
@@ -102,96 +83,69 @@ def list_specs(prepared: PreparedCohort, initial_weights: str) -> list[RunSpec]:
         raise LusbioError(
             f"cohort {prepared.cohort.name!r}: the paper needs labels of some biomarkers and of one task. {listed}"
         )
-    specs = [spec for task in learnable for spec in prepared.specs(task, initial_weights)]
-    return specs + list_pretrained(prepared, learnable, initial_weights)
+    return [spec for task in learnable for spec in prepared.specs(task)] + list_pretrained(prepared, learnable)
 
 
-def list_grid(prepared: PreparedCohort, initial_weights: dict[str, str]) -> list[RunSpec]:
-    """All runs behind the tables: Table 1, fewer labels, Table 6; what ``find_left_out`` names is left out.
-
-    Args:
-        prepared: The cohort.
-        initial_weights: By backbone, see ``RunSpec``.
-
-    Returns:
-        Distinct specs.
-
-    Raises:
-        LusbioError: As ``list_specs``.
-    """
-    usual = initial_weights[USUAL_BACKBONE]
-    specs = list_specs(prepared, usual)
-    fewer = list_with_fewer_labels(prepared, choose_efficiency_task(prepared), usual)
-    other = list_other_backbone(prepared, initial_weights[OTHER_BACKBONE])
-    return list(dict.fromkeys([*specs, *(spec for of_share in fewer.values() for spec in of_share), *other]))
+def list_grid(prepared: PreparedCohort) -> list[RunSpec]:
+    """All runs behind the tables, each once: Table 1, fewer labels, Table 6, but for what ``find_left_out`` names."""
+    specs = list_specs(prepared)
+    for of_share in list_with_fewer_labels(prepared, choose_efficiency_task(prepared)).values():
+        specs += of_share
+    return list(dict.fromkeys([*specs, *list_other_backbone(prepared)]))
 
 
 def choose_efficiency_task(prepared: PreparedCohort) -> str:
     """The task whose labels are made fewer: lung severity where it can be learnt, else the first that can."""
     tasks = [task for task in find_tasks(prepared)[0] if task != BIOMARKER_TASK]
-    return PRETRAINED_TASK if PRETRAINED_TASK in tasks else tasks[0]
+    return SEVERITY if SEVERITY in tasks else tasks[0]
 
 
-def list_pretrained(prepared: PreparedCohort, learnable: Sequence[str], initial_weights: str) -> list[RunSpec]:
+def list_pretrained(prepared: PreparedCohort, learnable: Sequence[str]) -> list[RunSpec]:
     """Severity networks that start from the biomarker network of the same fold (Table 1).
 
-    Args:
-        prepared: The cohort.
-        learnable: From ``find_tasks``.
-        initial_weights: Of the biomarker networks.
-
     Returns:
-        One spec per fold; none where severity cannot be learnt or the question is left out.
+        One spec per fold; none where severity is not learnable or the question is left out.
     """
-    if PRETRAINED_TASK not in learnable or PRETRAINING in find_left_out(prepared):
+    if SEVERITY not in learnable or PRETRAINING in find_left_out(prepared):
         return []
-    return [
-        replace(spec, task=PRETRAINED_TASK, outputs=own.outputs, initial_weights=f"run:{spec.run_id}")
-        for spec, own in zip(
-            prepared.specs(BIOMARKER_TASK, initial_weights), prepared.specs(PRETRAINED_TASK), strict=True
-        )
-    ]
+    return start_from(prepared.specs(BIOMARKER_TASK), prepared.specs(SEVERITY))
 
 
-def list_with_fewer_labels(prepared: PreparedCohort, task: str, initial_weights: str) -> dict[float, list[RunSpec]]:
+def start_from(first: Sequence[RunSpec], then: Sequence[RunSpec]) -> list[RunSpec]:
+    """``then``, each starting from the network of another run: fold k from run k of ``first``, counted round."""
+    return [replace(spec, initial_weights=f"run:{first[spec.fold % len(first)].run_id}") for spec in then]
+
+
+def list_with_fewer_labels(prepared: PreparedCohort, task: str) -> dict[float, list[RunSpec]]:
     """End-to-end networks that see the labels of a share of the training patients, in as many steps.
 
-    Args:
-        prepared: The cohort.
-        task: A task that can be learnt.
-        initial_weights: See ``RunSpec``.
-
     Returns:
-        Specs by share, from small to large, all labels last; a share that leaves fewer than two classes to
-        train on in one of the folds is left out. None where the question is left out.
+        Specs by share, from small to large, all labels last; a share that leaves fewer than two classes to train on in
+        one of the folds is left out. None where the question is left out.
     """
     found = {}
     if FEWER_LABELS in find_left_out(prepared):
         return found
     folds = run_folds(prepared.protocol)[: prepared.profile.label_folds]
     for share in (*prepared.profile.label_fractions, 1.0):
-        specs = [spec for spec in prepared.specs(task, initial_weights, label_fraction=share) if spec.fold in folds]
+        specs = [spec for spec in prepared.specs(task, label_fraction=share) if spec.fold in folds]
         if all(_has_two_classes(prepared, spec) for spec in specs):
             found[share] = specs
     return found
 
 
 def _has_two_classes(prepared: PreparedCohort, spec: RunSpec) -> bool:
-    rows, targets, _ = select_rows(prepared.cohort.table, prepared.splits(spec.fold), spec.task)
-    kept = keep_fraction(prepared.cohort.table, rows["train"], spec.label_fraction, spec.seed)
+    rows, targets, _ = select_rows(prepared.table, prepared.splits(spec.fold), spec.task)
+    kept = keep_fraction(prepared.table, rows["train"], spec.label_fraction, spec.seed)
     return len(set(targets[kept])) >= 2
 
 
-def list_other_backbone(prepared: PreparedCohort, initial_weights: str) -> list[RunSpec]:
+def list_other_backbone(prepared: PreparedCohort) -> list[RunSpec]:
     """The runs of Table 6: the same tasks with another network, as far as the profile goes.
 
-    Args:
-        prepared: The cohort.
-        initial_weights: Of the other backbone, see ``RunSpec``.
-
     Returns:
-        Specs, task by task; what the cohort has too few labels for is left out, and where that is all tasks
-        of the profile, one that can be learnt takes their place. None where the question is left out.
+        Specs, task by task; what the cohort has too few labels for is left out, and where that is all tasks of the
+        profile, one that can be learnt takes their place. None where the question is left out.
     """
     if TABLE6 in find_left_out(prepared):
         return []
@@ -201,4 +155,4 @@ def list_other_backbone(prepared: PreparedCohort, initial_weights: str) -> list[
         tasks.append(choose_efficiency_task(prepared))
     folds = run_folds(prepared.protocol)[: profile.backbone_folds]
     changes = {"backbone": OTHER_BACKBONE, "training": profile.backbone_training}
-    return [spec for task in tasks for spec in prepared.specs(task, initial_weights, **changes) if spec.fold in folds]
+    return [spec for task in tasks for spec in prepared.specs(task, **changes) if spec.fold in folds]

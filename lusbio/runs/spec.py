@@ -1,13 +1,15 @@
 """A run is one training, described by a frozen ``RunSpec`` and stored in one folder.
 
-The folder's name follows from the spec, the data and the code that decides the numbers. This module
-describes runs and reads them; ``execution`` makes them.
+The folder's name follows from the spec, the data and the code that decides the numbers. This module describes runs and
+reads them; ``train`` makes them.
 """
 
-import hashlib
+import ast
+import inspect
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +17,13 @@ import pandas as pd
 
 from lusbio.cohorts.splits import assign_splits, choose_protocol, make_folds, run_folds
 from lusbio.cohorts.table import Cohort, fingerprint
-from lusbio.cohorts.targets import BIOMARKER_TASK, classes_of, encode_task
+from lusbio.cohorts.targets import classes_of, encode_task
 from lusbio.errors import LusbioError
-from lusbio.files import build_folder, code_fingerprint
+from lusbio.files import build_folder, code_fingerprint, text_sha256
 from lusbio.network import OTHER_BACKBONE, USUAL_BACKBONE
 from lusbio.profiles import Profile, TrainingSettings
 from lusbio.videos import DECODING, CachedVideo, FrameCache
-from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
+from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, TASKS
 
 DECIDING = (
     *("network/clips.py", "network/resnet.py", "network/training.py", "network/weights.py"),
@@ -39,11 +41,46 @@ def training_code(backbone: str) -> str:
 
 
 @dataclass(frozen=True)
+class Own:
+    """Parts of a training that somebody puts in place of the package's.
+
+    Attributes:
+        network: From the number of outputs K and of frames T to a network that maps float clips (B, T, 1, H, W) in
+            [0, 1] to logits (B, K), and has ``features_and_logits`` besides, as ``TSMResNet18`` has.
+        loss: From logits (B, K) and targets, (B, 38) with NaN or (B,) classes, to a scalar.
+        augment: From float clips (B, T, 1, H, W) in [0, 1] and a generator on the CPU to clips of that shape.
+    """
+
+    network: Callable | None = None
+    loss: Callable | None = None
+    augment: Callable | None = None
+
+    @property
+    def name(self) -> str:
+        """Which parts, and a hash of their source, e.g. ``"loss-3f2a91c4"``; empty when there is none.
+
+        The source is that of the function or class itself and the plain values it closes over; what it calls is not
+        looked at.
+        """
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return "+".join(f"{name}-{_source_hash(name, part)}" for name, part in parts.items() if part is not None)
+
+
+def _source_hash(name: str, part: Callable) -> str:
+    try:
+        source = ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(part))))
+    except (OSError, TypeError, SyntaxError) as error:
+        raise LusbioError(f"{name}: its source cannot be read, write it as a function or class in a cell") from error
+    closed = inspect.getclosurevars(part).nonlocals if inspect.isfunction(part) else {}
+    return text_sha256(source, {key: repr(value) for key, value in closed.items()})[:8]
+
+
+@dataclass(frozen=True)
 class RunSpec:
     """Everything that decides the numbers of one training, but for the last digits.
 
-    The device and its precision are recorded in ``run.json`` and are no part of the spec: runs made on a
-    GPU can be read anywhere.
+    The device and its precision are recorded in ``run.json`` and are no part of the spec: runs made on a GPU can be
+    read anywhere.
 
     Attributes:
         task: ``"biomarkers"``, or for an end-to-end network a key of ``TASKS`` or a task added with ``with_task``.
@@ -52,13 +89,14 @@ class RunSpec:
         training: Its settings.
         cohort: Name of the cohort.
         data: Fingerprint of the cohort's table and videos.
-        protocol: ``"paper"``, ``"cross"`` or ``"final"``, see ``lusbio.cohorts.splits``.
+        protocol: ``"paper"``, ``"cross"`` or ``"final"``, see ``cohorts.splits``.
         outputs: Names of the K outputs: biomarkers, or the classes of the task.
-        initial_weights: ``"scratch"``, what ``models.weights`` says of the file it found, or ``"run:"`` and
-            the ``run_id`` of a run whose network it starts from.
+        initial_weights: ``"scratch"``, what ``network.weights`` says of the file it found, or ``"run:"`` and the
+            ``run_id`` of a run whose network it starts from.
         backbone: ``USUAL_BACKBONE`` or ``OTHER_BACKBONE``.
         label_fraction: Share of the training patients whose labels are used.
         seed: Seed of initial weights, order, clips, augmentation and dropout.
+        own: The ``name`` of an ``Own``.
     """
 
     task: str
@@ -73,13 +111,12 @@ class RunSpec:
     backbone: str = USUAL_BACKBONE
     label_fraction: float = 1.0
     seed: int = 0
+    own: str = ""
 
     @property
     def run_id(self) -> str:
         """The name of the run's folder, e.g. ``"biomarkers-fold0-3f2a..."``."""
-        decisive = {"spec": asdict(self), "code": training_code(self.backbone)}
-        content = json.dumps(decisive, sort_keys=True)
-        return f"{self.task}-fold{self.fold}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+        return f"{self.task}-fold{self.fold}-{text_sha256(asdict(self), training_code(self.backbone))[:12]}"
 
     @classmethod
     def from_json(cls, content: dict) -> "RunSpec":
@@ -92,17 +129,17 @@ class RunSpec:
         """The ``run_id`` of the run whose network it starts from, if that is what it does."""
         return self.initial_weights.removeprefix("run:") if self.initial_weights.startswith("run:") else None
 
-
-def describe_spec(spec: RunSpec) -> str:
-    """A run in a few words, for a person at the terminal, e.g. ``"lung_severity fold 0, 25 % of the labels"``."""
-    parts = [f"{spec.task} fold {spec.fold}"]
-    if spec.backbone != USUAL_BACKBONE:
-        parts.append(spec.backbone)
-    if spec.starts_from:
-        parts.append(f"pretrained on {spec.starts_from.split('-')[0]}")
-    if spec.label_fraction < 1:
-        parts.append(f"{100 * spec.label_fraction:g} % of the labels")
-    return ", ".join(parts)
+    @property
+    def words(self) -> str:
+        """A run in a few words, for a person at the terminal, e.g. ``"lung_severity fold 0, 25 % of the labels"``."""
+        parts = [f"{self.task} fold {self.fold}"]
+        if self.backbone != USUAL_BACKBONE:
+            parts.append(self.backbone)
+        if self.starts_from:
+            parts.append(f"pretrained on {self.starts_from.split('-')[0]}")
+        if self.label_fraction < 1:
+            parts.append(f"{100 * self.label_fraction:g} % of the labels")
+        return ", ".join(parts + ([f"own {self.own}"] if self.own else []))
 
 
 @dataclass(frozen=True)
@@ -110,7 +147,7 @@ class PreparedCohort:
     """A cohort that is ready to train on: decoded and dealt into folds.
 
     Attributes:
-        cohort: The cohort.
+        cohort: The cohort, its table sorted by ``video_id``.
         profile: The profile whose frame size the videos have.
         videos: Decoded videos, one per row of the table.
         data: Fingerprint of table and videos.
@@ -125,26 +162,25 @@ class PreparedCohort:
     protocol: str
     folds: pd.DataFrame
 
-    def splits(self, fold: int) -> pd.Series:
-        """``train``, ``val`` or ``test`` per row of the table; see ``splits.assign_splits``."""
-        return assign_splits(self.cohort.table, self.folds, fold, self.protocol)
+    @property
+    def table(self) -> pd.DataFrame:
+        """The cohort's table, one row per video."""
+        return self.cohort.table
 
-    def specs(self, task: str, initial_weights: str = "scratch", **changes) -> list[RunSpec]:
-        """One spec per run fold of the protocol.
+    def splits(self, fold: int) -> pd.Series:
+        """``train``, ``val`` or ``test`` per row of the table; see ``cohorts.splits.assign_splits``."""
+        return assign_splits(self.table, self.folds, fold, self.protocol)
+
+    def specs(self, task: str, **changes) -> list[RunSpec]:
+        """One spec per run fold of the protocol, for ``"biomarkers"``, a key of ``TASKS`` or a task that was added.
 
         Args:
-            task: ``"biomarkers"``, a key of ``TASKS``, or a task added with ``with_task``.
-            initial_weights: See ``RunSpec``.
+            task: What the network is trained for.
             **changes: Other fields of ``RunSpec``, e.g. ``seed=1``.
-
-        Returns:
-            Specs with this cohort and profile.
         """
-        profile, data = self.profile, self.data_of(task)
-        outputs = BIOMARKER_NAMES if task == BIOMARKER_TASK else classes_of(self.cohort.table, task)
-        known = (profile.name, profile.training, self.cohort.name, data, self.protocol, outputs)
-        specs = [RunSpec(task, fold, *known, initial_weights) for fold in run_folds(self.protocol)]
-        return [replace(spec, **changes) for spec in specs]
+        outputs = BIOMARKER_NAMES if task == BIOMARKER_TASK else classes_of(self.table, task)
+        known = (self.profile.name, self.profile.training, self.cohort.name, self.data_of(task), self.protocol, outputs)
+        return [replace(RunSpec(task, fold, *known), **changes) for fold in run_folds(self.protocol)]
 
     def with_task(self, name: str, classes: Sequence[str], values: pd.Series) -> "PreparedCohort":
         """The cohort with one more task; its finished runs stay valid.
@@ -158,11 +194,11 @@ class PreparedCohort:
             A cohort whose table has the column ``name``.
 
         Raises:
-            LusbioError: If the table has that column already, there are other values than the classes, or
-                fewer than two of the classes are there.
+            LusbioError: If the table has that column already, there are other values than the classes, or fewer than
+                two of the classes are there.
         """
         classes, known = tuple(classes), set(values.dropna().astype(str))
-        if name in self.cohort.table or name == BIOMARKER_TASK:
+        if name in self.table or name == BIOMARKER_TASK:
             raise LusbioError(f"task {name!r}: the cohort's table has that column already, choose another name")
         if strange := sorted(known - set(classes)):
             raise LusbioError(f"task {name!r}: value {strange[0]!r} is not one of {', '.join(classes)}")
@@ -172,15 +208,14 @@ class PreparedCohort:
                 f"the {len(classes)} classes; expected at least 2"
             )
         column = pd.Categorical(values.where(values.isna(), values.astype(str)), categories=list(classes))
-        table = self.cohort.table.assign(**{name: column})
-        return replace(self, cohort=replace(self.cohort, table=table))
+        return replace(self, cohort=replace(self.cohort, table=self.table.assign(**{name: column})))
 
     def data_of(self, task: str) -> str:
         """Fingerprint of what a run for a task learns from: ``data``, and the labels of a task that was added."""
         if task == BIOMARKER_TASK or task in TASKS:
             return self.data
-        content = json.dumps([classes_of(self.cohort.table, task), encode_task(self.cohort.table, task).tolist()])
-        return f"{self.data}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+        labels = text_sha256(classes_of(self.table, task), encode_task(self.table, task).tolist())
+        return f"{self.data}-{labels[:12]}"
 
 
 def prepare_cohort(cohort: Cohort, profile: Profile, jobs: int = 1, protocol: str | None = None) -> PreparedCohort:
@@ -192,9 +227,6 @@ def prepare_cohort(cohort: Cohort, profile: Profile, jobs: int = 1, protocol: st
         jobs: Threads that decode.
         protocol: How patients are used; None chooses by the cohort's size.
 
-    Returns:
-        What trainings and tables start from.
-
     Raises:
         CohortError: With one line for every video that does not decode.
         LusbioError: If there are too few groups for the protocol.
@@ -202,14 +234,10 @@ def prepare_cohort(cohort: Cohort, profile: Profile, jobs: int = 1, protocol: st
     # One order for everything that is paired by position, whatever the order of the file's rows.
     table = cohort.table.sort_values("video_id", ignore_index=True)
     cohort = replace(cohort, table=table)
-    cache = FrameCache(build_folder("cache"), profile.training.image_size)
-    videos = cache.prepare(cohort.video_paths(), jobs)
-    content = {
-        video_id: f"{video.sha256}{DECODING}" for video_id, video in zip(cohort.table["video_id"], videos, strict=True)
-    }
-    protocol = protocol or choose_protocol(cohort.table["group_id"].nunique(), cohort.simulated)
-    folds = make_folds(cohort.table, protocol)
-    return PreparedCohort(cohort, profile, videos, fingerprint(cohort, content), protocol, folds)
+    videos = FrameCache(build_folder("cache"), profile.training.image_size).prepare(cohort.video_paths(), jobs)
+    content = {name: f"{video.sha256}{DECODING}" for name, video in zip(table["video_id"], videos, strict=True)}
+    protocol = protocol or choose_protocol(table["group_id"].nunique(), cohort.simulated)
+    return PreparedCohort(cohort, profile, videos, fingerprint(cohort, content), protocol, make_folds(table, protocol))
 
 
 @dataclass(frozen=True)
@@ -248,9 +276,9 @@ class Run:
         return self.predictions["split"].to_numpy()
 
 
-def runs_folder() -> Path:
-    """Where all runs lie, whatever their profile and cohort."""
-    return build_folder("runs")
+def runs_folder(*parts: str) -> Path:
+    """Where all runs lie, whatever their profile and cohort, or a place in there."""
+    return build_folder("runs", *parts)
 
 
 def is_finished(folder: Path) -> bool:
@@ -259,61 +287,32 @@ def is_finished(folder: Path) -> bool:
 
 
 def load_run(folder: Path) -> Run:
-    """Read a finished run.
-
-    Args:
-        folder: The run's folder.
-
-    Returns:
-        The run.
-
-    Raises:
-        LusbioError: If it is not a finished run.
-    """
+    """Read a finished run; a ``LusbioError`` if it is none."""
     if not is_finished(folder):
         raise LusbioError(f"{folder}: no finished run here (run.json is missing)")
     info = json.loads((folder / "run.json").read_text())
-    spec = RunSpec.from_json(info["spec"])
     predictions = pd.read_csv(folder / "predictions.csv", dtype={"video_id": str})
     features = np.load(folder / "features.npy", allow_pickle=False)
     seconds = json.loads((folder / "timing.json").read_text())["seconds"]
-    return Run(folder, spec, info, predictions, features, seconds / 60)
+    return Run(folder, RunSpec.from_json(info["spec"]), info, predictions, features, seconds / 60)
 
 
 def find_runs(specs: Sequence[RunSpec]) -> list[Run]:
-    """Read the runs of several specs.
-
-    Args:
-        specs: What was trained.
-
-    Returns:
-        One run per spec, in order.
-
-    Raises:
-        LusbioError: Naming the runs that are not finished, and how to make them.
-    """
-    missing = [spec.run_id for spec in specs if not is_finished(runs_folder() / spec.run_id)]
+    """Read the runs of several specs, in order; a ``LusbioError`` names those that are not finished."""
+    missing = [spec.run_id for spec in specs if not is_finished(runs_folder(spec.run_id))]
     if missing:
         raise LusbioError(f"not trained yet: {', '.join(missing)}. `make paper` or notebook 02 trains them")
-    return [load_run(runs_folder() / spec.run_id) for spec in specs]
+    return [load_run(runs_folder(spec.run_id)) for spec in specs]
 
 
 def check_same_videos(run: Run, prepared: PreparedCohort) -> None:
-    """Raise unless a run's predictions are about the rows of a cohort, in their order.
-
-    Args:
-        run: A finished run.
-        prepared: The cohort that its predictions are about to be compared with.
-
-    Raises:
-        LusbioError: If the videos differ.
-    """
-    if run.predictions["video_id"].tolist() != prepared.cohort.table["video_id"].tolist():
+    """Raise a ``LusbioError`` unless a run's predictions are about the rows of a cohort, in their order."""
+    if run.predictions["video_id"].tolist() != prepared.table["video_id"].tolist():
         raise LusbioError(f"run {run.folder.name} predicted other videos than those of {prepared.cohort.name!r}")
 
 
 def labels_of(run: Run, prepared: PreparedCohort) -> np.ndarray:
     """The labels that a biomarker run can be judged by: float64 (V, 38), NaN where unknown or masked."""
     check_same_videos(run, prepared)
-    labels = prepared.cohort.table[list(BIOMARKER_NAMES)].to_numpy(np.float64)
+    labels = prepared.table[list(BIOMARKER_NAMES)].to_numpy(np.float64)
     return np.where(np.isin(BIOMARKER_NAMES, run.info["masked"]), np.nan, labels)

@@ -1,7 +1,7 @@
 """Making runs: train what is not trained yet, several at a time, and take up what was interrupted.
 
-A finished run is never repeated; a run that was killed goes on from its last epoch; any number of
-workers, on any number of machines, may work on the same list of runs in the same folder.
+A finished run is never repeated; a run that was killed goes on from its last epoch; any number of workers, on any
+number of machines, may work on the same list of runs in the same folder.
 """
 
 import contextlib
@@ -21,20 +21,15 @@ import pandas as pd
 from lusbio.errors import LusbioError
 from lusbio.files import atomic_path, write_csv, write_json
 from lusbio.network import USUAL_BACKBONE
-from lusbio.runs.spec import (
-    PreparedCohort,
-    Run,
-    RunSpec,
-    describe_spec,
-    find_runs,
-    is_finished,
-    runs_folder,
-    training_code,
-)
+from lusbio.runs.spec import Own, PreparedCohort, Run, RunSpec, find_runs, is_finished, runs_folder, training_code
 
 
 def execute_many(
-    specs: Sequence[RunSpec], prepared: PreparedCohort, jobs: int = 1, say: Callable[[str], None] = print
+    specs: Sequence[RunSpec],
+    prepared: PreparedCohort,
+    jobs: int = 1,
+    say: Callable[[str], None] = print,
+    own: Own | None = None,
 ) -> list[Run]:
     """Train what is not trained yet, several runs at a time, one thread each.
 
@@ -45,6 +40,7 @@ def execute_many(
         prepared: The cohort they are about.
         jobs: Runs at a time; a cluster trains as many as it has workers.
         say: Takes lines of progress.
+        own: What stands in place of the package's network, loss or augmentation; its name is part of the specs.
 
     Returns:
         One finished run per spec, in order.
@@ -52,69 +48,67 @@ def execute_many(
     Raises:
         LusbioError: If a run cannot be trained, or the cluster cannot be used.
     """
-    waves = in_waves([spec for spec in specs if not is_finished(runs_folder() / spec.run_id)])
+    waves = in_waves([spec for spec in specs if not is_finished(runs_folder(spec.run_id))])
     todo = [spec for wave in waves for spec in wave]
     scheduler = os.environ.get("LUSBIO_SCHEDULER") if todo else None
     at_a_time = "" if scheduler else f", {min(jobs, max(1, len(todo)))} at a time"
     say(f"{len(specs)} runs, {len(todo)} to train{at_a_time}, one thread each")
     with _follow_logs(todo, say):
         if scheduler:
-            _execute_on_cluster(waves, prepared, scheduler, say)
+            _execute_on_cluster(waves, prepared, scheduler, say, own)
         else:
-            _execute_here(waves, prepared, jobs)
+            _execute_here(waves, prepared, jobs, own)
     return find_runs(specs)
 
 
-def _execute_here(waves: list[list[RunSpec]], prepared: PreparedCohort, jobs: int) -> None:
+def _execute_here(waves: list[list[RunSpec]], prepared: PreparedCohort, jobs: int, own: Own | None) -> None:
     import joblib
 
     with joblib.parallel_config("loky", inner_max_num_threads=1), warnings.catch_warnings():
         # joblib replaces workers whose memory has grown, which is what a training does to them.
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
         for wave in waves:
-            joblib.Parallel(n_jobs=jobs)(joblib.delayed(execute)(spec, prepared) for spec in wave)
+            joblib.Parallel(n_jobs=jobs)(joblib.delayed(execute)(spec, prepared, own) for spec in wave)
 
 
 def _execute_on_cluster(
-    waves: list[list[RunSpec]], prepared: PreparedCohort, scheduler: str, say: Callable[[str], None]
+    waves: list[list[RunSpec]], prepared: PreparedCohort, scheduler: str, say: Callable[[str], None], own: Own | None
 ) -> None:
     from lusbio.runs.cluster import connect_cluster
 
     with connect_cluster(scheduler, say) as client:
         for wave in waves:
-            folders = [runs_folder() / spec.run_id for spec in wave]
             # Not pure: dask shall not answer from a run of the same name that someone removed since.
             client.gather(
                 [
-                    client.submit(_execute_on_worker, spec, prepared, folder, pure=False)
-                    for spec, folder in zip(wave, folders, strict=True)
+                    client.submit(_execute_on_worker, spec, prepared, own, runs_folder(spec.run_id), pure=False)
+                    for spec in wave
                 ]
             )
 
 
-def _execute_on_worker(spec: RunSpec, prepared: PreparedCohort, folder: Path) -> None:
+def _execute_on_worker(spec: RunSpec, prepared: PreparedCohort, own: Own | None, folder: Path) -> None:
     """Train one run in a worker of a cluster, into the folder where whoever asked for it will look."""
     from lusbio.runs.cluster import check_worker
 
     check_worker()
-    if (here := runs_folder() / spec.run_id) != folder:
+    if (here := runs_folder(spec.run_id)) != folder:
         raise LusbioError(
             f"a worker would train into {here}, expected {folder}: it needs the same checkout and LUSBIO_BUILD"
         )
-    execute(spec, prepared)
+    execute(spec, prepared, own)
 
 
 @contextlib.contextmanager
 def _follow_logs(specs: Sequence[RunSpec], say: Callable[[str], None]) -> Iterator[None]:
     """Say what the runs write to their logs while the block lasts, wherever they are computed."""
-    names = [describe_spec(spec) for spec in specs]
-    logs = [runs_folder() / spec.run_id / "log.txt" for spec in specs]
+    logs = [runs_folder(spec.run_id, "log.txt") for spec in specs]
     positions = [log.stat().st_size if log.exists() else 0 for log in logs]
     clock = GridClock(sum(_cost(spec) * (spec.training.epochs - _epochs_done(spec)) for spec in specs))
     finished = threading.Event()
 
     def say_news() -> None:
-        for number, (spec, name, log) in enumerate(zip(specs, names, logs, strict=True)):
+        for number, (spec, log) in enumerate(zip(specs, logs, strict=True)):
             if log.exists() and log.stat().st_size > positions[number]:
                 with log.open("rb") as file:
                     file.seek(positions[number])
@@ -123,7 +117,7 @@ def _follow_logs(specs: Sequence[RunSpec], say: Callable[[str], None]) -> Iterat
                 positions[number] += len(news)
                 for line in news.decode().splitlines():
                     left = clock.after(_cost(spec)) if line.startswith("epoch ") else ""
-                    say(f"[run {number + 1}/{len(logs)}] {name}: {line}{left}")
+                    say(f"[run {number + 1}/{len(logs)}] {spec.words}: {line}{left}")
 
     def follow() -> None:
         while not finished.wait(0.5):
@@ -141,7 +135,7 @@ def _follow_logs(specs: Sequence[RunSpec], say: Callable[[str], None]) -> Iterat
 
 def _epochs_done(spec: RunSpec) -> int:
     """Epochs that an interrupted run has finished."""
-    log = runs_folder() / spec.run_id / "log.csv"
+    log = runs_folder(spec.run_id, "log.csv")
     return len(pd.read_csv(log)) if log.exists() else 0
 
 
@@ -187,36 +181,32 @@ class GridClock:
         return f"  · all runs: {self.done / self.total:.0%} done, {left} left"
 
 
-def execute(spec: RunSpec, prepared: PreparedCohort) -> Path:
+def execute(spec: RunSpec, prepared: PreparedCohort, own: Own | None = None) -> Path:
     """Train one run to the end, or take it up where it was left; does nothing when it is finished.
-
-    Args:
-        spec: The run.
-        prepared: The cohort it is about.
 
     Returns:
         The run's folder.
 
     Raises:
-        LusbioError: If the data are not those of the spec, or there is nothing to learn from them.
+        LusbioError: If the data or the parts of one's own are not those of the spec, or there is nothing to learn.
     """
     import filelock
 
-    folder = runs_folder() / spec.run_id
-    data = prepared.data_of(spec.task)
+    folder, data, own = runs_folder(spec.run_id), prepared.data_of(spec.task), own or Own()
     if spec.data != data:
         raise LusbioError(f"run {spec.run_id} is about data {spec.data}, the cohort at hand is {data}")
+    if spec.own != own.name:
+        raise LusbioError(f"run {spec.run_id} has {spec.own or 'nothing'} of its own, given is {own.name or 'nothing'}")
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / ".lock"):
         if not is_finished(folder):
-            _train(spec, prepared, folder)
+            _train(spec, prepared, own, folder)
     return folder
 
 
-def _train(spec: RunSpec, prepared: PreparedCohort, folder: Path) -> None:
+def _train(spec: RunSpec, prepared: PreparedCohort, own: Own, folder: Path) -> None:
     from lusbio.network import training  # torch and Lightning take seconds to import
-    from lusbio.runs import assembly
-    from lusbio.runs import gpu as resident
+    from lusbio.runs import assembly, gpu
     from lusbio.runs.progress import EpochLog
 
     def say(line: str) -> None:
@@ -226,16 +216,17 @@ def _train(spec: RunSpec, prepared: PreparedCohort, folder: Path) -> None:
     with training.one_thread():
         device = training.choose_device()
         rows, targets, masked = assembly.choose_rows(spec, prepared)
-        module, data, origin = assembly.assemble(spec, prepared, rows, targets)
-        resident.settle_on_gpu(module, data, device, say)
+        module, data, origin = assembly.assemble(spec, prepared, rows, targets, own)
+        gpu.prepare_gpu(module, data, device, say)
         say(f"{len(rows['train'])} videos to train on, {len(rows['val'])} to validate on; {origin}")
         log = EpochLog(folder / "log.csv", say)
         best = training.fit(module, data, folder, device=device, callbacks=[log])
         start = time.perf_counter()
         predictions = _predict_all(module, data, prepared, spec, folder, device)
     predicting = round(time.perf_counter() - start, 2)
-    timing = {"seconds": round(sum(log.seconds) + predicting, 1), "epochs": log.seconds, "prediction": predicting}
-    write_json(timing, folder / "timing.json")
+    seconds = round(sum(log.seconds) + predicting, 1)
+    write_json({"seconds": seconds, "epochs": log.seconds, "prediction": predicting}, folder / "timing.json")
+    versions = {name: version(name) for name in ("torch", "pytorch-lightning", "numpy")}
     info = {
         "spec": asdict(spec),
         "code": training_code(spec.backbone),
@@ -247,10 +238,7 @@ def _train(spec: RunSpec, prepared: PreparedCohort, folder: Path) -> None:
         "masked": masked,
         "device": training.describe_device(device),
         "precision": training.choose_precision(device),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "pytorch-lightning", "numpy")},
-        },
+        "versions": {"python": platform.python_version(), **versions},
     }
     write_json(info, folder / "run.json")
     training.remove_checkpoints(folder)
@@ -262,7 +250,7 @@ def _predict_all(module, data, prepared: PreparedCohort, spec: RunSpec, folder: 
     from lusbio.runs import assembly
 
     probabilities, features = assembly.predict_all(module, data, spec, device)
-    predictions = pd.DataFrame({"video_id": prepared.cohort.table["video_id"], "split": prepared.splits(spec.fold)})
+    predictions = pd.DataFrame({"video_id": prepared.table["video_id"], "split": prepared.splits(spec.fold)})
     predictions[[f"p_{k}" for k in range(probabilities.shape[1])]] = probabilities
     save_weights(module.network, folder / "weights.safetensors")
     write_csv(predictions, folder / "predictions.csv")

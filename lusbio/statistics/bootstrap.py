@@ -1,44 +1,59 @@
-"""How sure a number is: resampling of patients, differences between methods, agreement of raters.
+"""How sure a number is: resampling of patients, and differences between methods on the same patients.
 
-Videos of a patient resemble each other, so whole patients are drawn. A draw is a row of weights, how
-often each video counts, and every metric here takes all draws at once.
+Videos of a patient resemble each other, so whole patients are drawn. A draw is a row of weights, how often each video
+counts, and every measure takes all draws at once.
 
-What is compared are *runs*: ``(labels, probabilities, groups)`` of the test videos of one training.
-The runs of the paper's protocol share their test patients and so share every draw; those of the cross
-protocol have each their own. Either way a metric is averaged over the runs within each draw.
+What is compared are *runs*, a ``HeldOut`` each. The runs of the paper's protocol share their test patients and so share
+every draw; those of the cross protocol have each their own. Either way a metric is averaged over the runs within each
+draw.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from lusbio.errors import LusbioError
-from lusbio.statistics.weighted_metrics import defined_mean, weighted_agreement, weighted_task_metrics
-
-Tested = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Labels, probabilities and groups of one run's test videos. For agreement: class indices of one
-rater, class indices of the other, groups."""
-
-Measure = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, np.ndarray]]
-"""Metrics of labels and probabilities under weights of shape (D, V): name -> shape (D,)."""
+from lusbio.statistics.metrics import Measure, defined_mean, task_metrics
 
 COVERAGE = 0.95
 """Of every interval."""
 
 
+class HeldOut(NamedTuple):
+    """What one run decided on videos that it did not learn from.
+
+    Attributes:
+        labels: Class indices, int64 (V,); of biomarkers float64 (V, 38); where raters are compared, those of the first.
+        probabilities: float64 (V, K), or whatever else the measure puts beside the labels.
+        groups: Group of each video, (V,).
+        rows: Rows of the cohort's table, int64 (V,); None where nobody asks.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    groups: np.ndarray
+    rows: np.ndarray | None = None
+
+    def keep(self, chosen: np.ndarray) -> "HeldOut":
+        """Some of the videos, by a mask (V,) or positions."""
+        return HeldOut(*(None if values is None else values[chosen] for values in self))
+
+
 class Estimate(NamedTuple):
-    """A value on the videos as they are, and its 95 % interval over patients; NaN where undefined."""
+    """A value on the videos as they are, its population SD over runs, 95 % interval over patients; NaN: undefined."""
 
     value: float
+    sd: float
     low: float
     high: float
 
 
 class Difference(NamedTuple):
-    """First method minus second, its 95 % interval over patients, and the two-sided p-value."""
+    """First method minus second: value, SD over runs, 95 % interval over patients, and the two-sided p-value."""
 
     value: float
+    sd: float
     low: float
     high: float
     p_value: float
@@ -47,8 +62,8 @@ class Difference(NamedTuple):
 def draw_group_counts(groups: Sequence, n_draws: int, seed: int, strata: Sequence | None = None) -> np.ndarray:
     """How often every video counts in each of many resamples of the groups.
 
-    From each stratum as many groups are drawn, with repetition, as it has; all videos of a group count
-    as often as the group was drawn.
+    From each stratum as many groups are drawn, with repetition, as it has; all videos of a group count as often as the
+    group was drawn.
 
     Args:
         groups: Group of each video, shape (V,).
@@ -74,19 +89,40 @@ def draw_group_counts(groups: Sequence, n_draws: int, seed: int, strata: Sequenc
     return counts[:, codes]
 
 
-def bootstrap_metrics(
-    runs: Sequence[Tested], n_draws: int, seed: int, measure: Measure = weighted_task_metrics
-) -> dict[str, tuple[float, float]]:
-    """Intervals over patients for the mean of each metric over runs.
+def find_strata(groups_of_runs: Sequence[Sequence]) -> list[str]:
+    """What groups are drawn within: those that are tested in the same runs.
 
     Args:
-        runs: Labels, probabilities and groups of each run's test videos.
-        n_draws: Draws of patients.
-        seed: Same seed, same intervals.
-        measure: ``weighted_task_metrics`` or ``weighted_biomarker_metrics``.
+        groups_of_runs: Group of each test video, run by run.
 
     Returns:
-        Metric -> (low, high), the 2.5th and 97.5th percentiles of the draws in which it is defined.
+        Stratum of each video, the runs one after the other.
+
+    Example:
+        >>> find_strata([["a", "a"], ["a", "b"]])
+        ['[0, 1]', '[0, 1]', '[0, 1]', '[1]']
+    """
+    tested_in: dict = {}
+    for number, groups in enumerate(groups_of_runs):
+        for group in dict.fromkeys(groups):
+            tested_in.setdefault(group, []).append(number)
+    return [str(tested_in[group]) for groups in groups_of_runs for group in groups]
+
+
+def estimate(
+    runs: Sequence[HeldOut], draws: int, measure: Measure = task_metrics, seed: int = 0
+) -> dict[str, Estimate]:
+    """Each metric, averaged over runs, with its interval over patients.
+
+    Args:
+        runs: Of one way to decide.
+        draws: Draws of patients.
+        measure: One of the measures of ``statistics.metrics``, or one like them.
+        seed: Same seed, same intervals.
+
+    Returns:
+        Estimate by name of the metric. The interval goes from the 2.5th to the 97.5th percentile of the draws in which
+        the metric is defined.
 
     Raises:
         LusbioError: If arrays of a run do not belong together.
@@ -94,11 +130,12 @@ def bootstrap_metrics(
     Source:
         Efron and Tibshirani 1993, percentile intervals, with the patient as the unit that is drawn.
     """
-    return {name: percentile_interval(draws) for name, draws in draw_means(runs, n_draws, seed, measure).items()}
+    drawn, by_run = draw_means(runs, draws, measure, seed), _measure_each(runs, measure)
+    return {name: Estimate(*_summarise(by_run[name]), *percentile_interval(drawn[name])) for name in by_run}
 
 
 def paired_difference(
-    first: Sequence[Tested], second: Sequence[Tested], n_draws: int, seed: int, measure: Measure = weighted_task_metrics
+    first: Sequence[HeldOut], second: Sequence[HeldOut], draws: int, measure: Measure = task_metrics, seed: int = 0
 ) -> dict[str, Difference]:
     """How much better one method is than another on the same patients.
 
@@ -107,92 +144,53 @@ def paired_difference(
     Args:
         first: Runs of one method.
         second: Runs of the other, on the same test videos, in the same order.
-        n_draws: Draws of patients; no p-value is below ``2 / (n_draws + 1)``.
+        draws: Draws of patients; no p-value is below ``2 / (draws + 1)``.
+        measure: As for ``estimate``.
         seed: Same seed, same result.
-        measure: ``weighted_task_metrics`` or ``weighted_biomarker_metrics``.
 
     Returns:
-        Metric -> difference with interval and p-value, which is twice the share of draws on the other side
-        of zero. Correct several p-values with ``holm``.
+        Difference by name of the metric; the p-value is twice the share of draws on the other side of zero. Correct
+        several p-values with ``holm``.
 
     Raises:
         LusbioError: If the runs differ in number, labels or groups.
     """
     same = len(first) == len(second) and all(
-        np.array_equal(a[2], b[2]) and np.array_equal(a[0], b[0], equal_nan=True)
+        np.array_equal(a.groups, b.groups) and np.array_equal(a.labels, b.labels, equal_nan=True)
         for a, b in zip(first, second, strict=True)
     )
     if not same:
         raise LusbioError("the runs differ in number, labels or groups; pair them by run and video")
-    values = (_values(first, measure), _values(second, measure))
-    draws = (draw_means(first, n_draws, seed, measure), draw_means(second, n_draws, seed, measure))
+    by_run = [_measure_each(runs, measure) for runs in (first, second)]
+    drawn = [draw_means(runs, draws, measure, seed) for runs in (first, second)]
     differences = {}
-    for name in values[0]:
-        drawn = draws[0][name] - draws[1][name]
-        drawn = drawn[~np.isnan(drawn)]
-        beyond = min((drawn <= 0).sum(), (drawn >= 0).sum())
-        p_value = min(1.0, 2 * (beyond + 1) / (len(drawn) + 1)) if len(drawn) else np.nan
-        differences[name] = Difference(values[0][name] - values[1][name], *percentile_interval(drawn), float(p_value))
+    for name in by_run[0]:
+        values = drawn[0][name] - drawn[1][name]
+        values = values[~np.isnan(values)]
+        beyond = min((values <= 0).sum(), (values >= 0).sum())
+        p_value = min(1.0, 2 * (beyond + 1) / (len(values) + 1)) if len(values) else np.nan
+        value = _summarise(by_run[0][name])[0] - _summarise(by_run[1][name])[0]
+        sd = _summarise(by_run[0][name] - by_run[1][name])[1]
+        differences[name] = Difference(value, sd, *percentile_interval(values), float(p_value))
     return differences
 
 
-def estimate(runs: Sequence[Tested], n_draws: int, seed: int, measure: Measure) -> dict[str, Estimate]:
-    """Values, averaged over runs, with their intervals over patients.
-
-    Args:
-        runs: What ``measure`` compares, and groups: of one run, or of several.
-        n_draws: Draws of patients.
-        seed: Same seed, same intervals.
-        measure: E.g. ``weighted_calibration``.
-
-    Returns:
-        Estimate by name of the metric.
-
-    Raises:
-        LusbioError: If arrays of a run do not belong together.
-    """
-    values = _values(runs, measure)
-    draws = draw_means(runs, n_draws, seed, measure)
-    return {name: Estimate(value, *percentile_interval(draws[name])) for name, value in values.items()}
-
-
-def agreement(runs: Sequence[Tested], n_draws: int, seed: int) -> dict[str, Estimate]:
-    """How well two raters agree, with intervals over patients.
-
-    Args:
-        runs: Class indices by one rater, by the other, and groups; one run, or several whose
-            values are averaged (three networks against one specialist, say).
-        n_draws: Draws of patients.
-        seed: Same seed, same intervals.
-
-    Returns:
-        ``agreement``: the share of equal classes, and ``within_one``: of equal or neighbouring ones, in [0, 1].
-        ``kappa``: Cohen's, agreement beyond chance, and ``quadratic_kappa``, where a mistake counts by its
-        squared distance; both at most 1, NaN where both raters gave one and the same class to all.
-
-    Raises:
-        LusbioError: If the ratings are not class indices of the same videos.
-
-    Source:
-        Cohen 1960 and 1968.
-
-    Example:
-        >>> raters = np.array([0, 1, 2, 3]), np.array([0, 1, 2, 0])
-        >>> agreement([(*raters, np.array(list("aabb")))], n_draws=10, seed=0)["agreement"].value
-        0.75
-    """
-    return estimate(runs, n_draws, seed, weighted_agreement)
+def draw_means(
+    runs: Sequence[HeldOut], draws: int, measure: Measure = task_metrics, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Each metric in each draw of patients, averaged over the runs where it is defined: shape (D,)."""
+    for run in runs:
+        if len(run.labels) != len(run.groups):
+            raise LusbioError(f"{len(run.labels)} labels for {len(run.groups)} groups in a run")
+    groups = np.concatenate([np.asarray(run.groups, dtype=str) for run in runs])
+    weights = draw_group_counts(groups, draws, seed, find_strata([run.groups for run in runs]))
+    parts = np.split(weights, np.cumsum([len(run.groups) for run in runs])[:-1], axis=1)
+    by_run = [measure(run.labels, run.probabilities, part) for run, part in zip(runs, parts, strict=True)]
+    return {name: defined_mean(np.array([values[name] for values in by_run])) for name in by_run[0]}
 
 
 def percentile_interval(draws: np.ndarray) -> tuple[float, float]:
-    """The 95 % percentile interval of draws.
-
-    Args:
-        draws: Shape (D,); NaN where undefined.
-
-    Returns:
-        2.5th and 97.5th percentile of what is not NaN; both NaN where all is.
-    """
+    """2.5th and 97.5th percentile of draws (D,) that are not NaN; both NaN where all are."""
     draws = draws[~np.isnan(draws)]
     if not len(draws):
         return float("nan"), float("nan")
@@ -224,41 +222,13 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def find_strata(groups_of_runs: Sequence[Sequence]) -> list[str]:
-    """What groups are drawn within: those that are tested in the same runs.
-
-    Args:
-        groups_of_runs: Group of each test video, run by run.
-
-    Returns:
-        Stratum of each video, the runs one after the other.
-
-    Example:
-        >>> find_strata([["a", "a"], ["a", "b"]])
-        ['[0, 1]', '[0, 1]', '[0, 1]', '[1]']
-    """
-    tested_in: dict = {}
-    for number, groups in enumerate(groups_of_runs):
-        for group in dict.fromkeys(groups):
-            tested_in.setdefault(group, []).append(number)
-    return [str(tested_in[group]) for groups in groups_of_runs for group in groups]
+def _measure_each(runs: Sequence[HeldOut], measure: Measure) -> dict[str, np.ndarray]:
+    """Each metric on the videos as they are, run by run: shape (R,)."""
+    whole = [measure(run.labels, run.probabilities, np.ones((1, len(run.labels)))) for run in runs]
+    return {name: np.array([values[name][0] for values in whole]) for name in whole[0]}
 
 
-def draw_means(runs: Sequence[Tested], n_draws: int, seed: int, measure: Measure) -> dict[str, np.ndarray]:
-    """Each metric in each draw of patients, averaged over the runs where it is defined: shape (D,)."""
-    for labels, _, groups in runs:
-        if len(labels) != len(groups):
-            raise LusbioError(f"{len(labels)} labels for {len(groups)} groups in a run")
-    groups = np.concatenate([np.asarray(groups, dtype=str) for _, _, groups in runs])
-    strata = find_strata([groups for _, _, groups in runs])
-    weights = draw_group_counts(groups, n_draws, seed, strata)
-    edges = np.cumsum([len(groups) for _, _, groups in runs])[:-1]
-    parts = np.split(weights, edges, axis=1)
-    by_run = [measure(run[0], run[1], part) for run, part in zip(runs, parts, strict=True)]
-    return {name: defined_mean(np.array([values[name] for values in by_run])) for name in by_run[0]}
-
-
-def _values(runs: Sequence[Tested], measure: Measure) -> dict[str, float]:
-    """Each metric on the videos as they are, averaged over the runs where it is defined."""
-    by_run = [measure(labels, predictions, np.ones((1, len(labels)))) for labels, predictions, _ in runs]
-    return {name: float(defined_mean(np.array([v[name] for v in by_run]))[0]) for name in by_run[0]}
+def _summarise(by_run: np.ndarray) -> tuple[float, float]:
+    """Mean and population SD of what is not NaN."""
+    mean = defined_mean(by_run)
+    return float(mean), float(np.sqrt(defined_mean((by_run - mean) ** 2)))

@@ -1,10 +1,15 @@
-"""How good predictions are: one number per metric, as fractions (tables show them times 100)."""
+"""How good predictions are, as fractions (tables show them times 100); here for many weightings of the videos at once.
 
-from collections.abc import Sequence
+A weighting says how often each video counts, as resampling of patients needs it. Functions marked ``@measure`` take D
+of them, shape (D, V), and give each metric as an array of shape (D,); without weights every video counts once, and
+the metrics are plain numbers.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import accuracy_score, precision_recall_fscore_support, roc_auc_score
 
 from lusbio.errors import LusbioError
 from lusbio.vocabulary import BIOMARKER_NAMES
@@ -13,29 +18,38 @@ TASK_METRICS = ("accuracy", "precision", "recall", "f1", "auc")
 """Metrics of a task with exclusive classes."""
 
 BIOMARKER_METRICS = (
-    "element_accuracy",
-    "exact_match",
-    "weighted_precision",
-    "weighted_recall",
-    "weighted_f1",
-    "mean_auc",
+    *("element_accuracy", "exact_match"),
+    *("weighted_precision", "weighted_recall", "weighted_f1", "mean_auc"),
 )
 """Metrics of the 38 biomarkers."""
 
 PRESENT_ABOVE = 0.5
 """A biomarker is predicted present when its probability is above this."""
 
+CALIBRATION_BINS = 5
+"""Bins of about as many videos each, behind reliability curves. (Engineering choice.)"""
+
+Measure = Callable[..., dict]
+"""Metrics by name, of what is true and what was said, under weights; see the top of this file."""
+
+
+def measure(function: Measure) -> Measure:
+    """Let a function of two arrays and weights (D, V) be called without weights, for plain numbers."""
+
+    @functools.wraps(function)
+    def call(first: np.ndarray, second: np.ndarray, weights: np.ndarray | None = None) -> dict:
+        if weights is not None:
+            return function(first, second, weights)
+        return {name: float(v[0]) for name, v in function(first, second, np.ones((1, len(first)))).items()}
+
+    return call
+
+
+# --- tasks with exclusive classes ---
+
 
 def check_predictions(labels: np.ndarray, probabilities: np.ndarray) -> None:
-    """Raise unless labels and probabilities of a task belong together.
-
-    Args:
-        labels: Class index of each video, shape (V,), integer.
-        probabilities: Shape (V, K), rows that sum to 1.
-
-    Raises:
-        LusbioError: Saying what was found and what was expected.
-    """
+    """Raise a ``LusbioError`` unless class indices (V,) and probabilities (V, K) of a task belong together."""
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or not len(labels):
         raise LusbioError(
             f"labels {labels.shape} and probabilities {probabilities.shape}, expected (V,) and (V, K), V > 0"
@@ -51,6 +65,66 @@ def check_predictions(labels: np.ndarray, probabilities: np.ndarray) -> None:
         raise LusbioError(f"probabilities of a video sum to {worst}, expected 1 and none below 0 (logits?)")
 
 
+@measure
+def task_metrics(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """The paper's metrics of a task.
+
+    The AUC is one-vs-one, each pair of classes weighted by its number of videos. Where a class has no video, as happens
+    in small test folds, the pairs with it do not exist: the AUC is that of the classes that are there, with
+    probabilities renormalised over them. The other metrics need no such care: absent classes have no weight in them.
+
+    Args:
+        labels: True class index of each video, shape (V,), integer, 0 to K-1.
+        probabilities: Shape (V, K), rows that sum to 1. The highest, or the first of equals, is the prediction.
+        weights: Shape (D, V); may be left out.
+
+    Returns:
+        The ``TASK_METRICS``: precision, recall and F1 are weighted by support, 0 where undefined; the AUC is NaN when
+        there is only one class.
+
+    Raises:
+        LusbioError: If labels and probabilities do not belong together.
+
+    Source:
+        Gare et al. 2022, Section 4; equal to scikit-learn's wherever that is defined.
+
+    Example:
+        >>> metrics = task_metrics(np.array([0, 1, 1]), np.array([[0.9, 0.1, 0.0], [0.4, 0.6, 0.0], [0.6, 0.4, 0.0]]))
+        >>> round(metrics["accuracy"], 3), metrics["auc"]
+        (0.667, 1.0)
+    """
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
+    check_predictions(labels, probabilities)
+    confusion = _confusion(labels, probabilities.argmax(axis=1), probabilities.shape[1], weights)
+    right = np.diagonal(confusion, axis1=1, axis2=2)
+    precision, recall, f1 = _average_by_support(right, confusion.sum(axis=2), confusion.sum(axis=1))
+    auc = _one_vs_one_auc(labels, probabilities, weights)
+    accuracy = recall  # weighted by support they are the same
+    return dict(zip(TASK_METRICS, (accuracy, precision, recall, f1, auc), strict=True))
+
+
+def _one_vs_one_auc(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Shape (D,). A class that a draw left out is an absent class in that draw."""
+    support = weights @ (labels[:, None] == np.arange(probabilities.shape[1]))  # (D, K)
+    patterns, pattern_of = np.unique(support > 0, axis=0, return_inverse=True)
+    aucs = np.full(len(weights), np.nan)
+    for number, present in enumerate(patterns):
+        if present.sum() < 2:
+            continue
+        draws = np.flatnonzero(pattern_of.ravel() == number)
+        kept = np.zeros_like(probabilities)
+        kept[:, present] = restrict_probabilities(probabilities, present)
+        total = pairs = 0.0
+        classes = np.flatnonzero(present)
+        for a, b in ((a, b) for a in classes for b in classes if a != b):
+            videos = np.flatnonzero((labels == a) | (labels == b))
+            prevalence = support[draws, a] + support[draws, b]
+            auc = weighted_auc(kept[videos, a], labels[videos] == a, weights[np.ix_(draws, videos)])
+            total, pairs = total + prevalence * auc, pairs + prevalence
+        aucs[draws] = total / pairs
+    return aucs
+
+
 def restrict_probabilities(probabilities: np.ndarray, present: np.ndarray) -> np.ndarray:
     """Probabilities of some of the classes, given that it is one of them.
 
@@ -59,9 +133,8 @@ def restrict_probabilities(probabilities: np.ndarray, present: np.ndarray) -> np
         present: Which classes to keep, shape (K,), bool.
 
     Returns:
-        Shape (V, number kept), rows that sum to 1; equal ones where all kept classes had 0. Rounded to 12
-        digits, so that ties (of forests and neighbours, say) survive the division. Untouched when all
-        classes are kept.
+        Shape (V, number kept), rows that sum to 1; equal ones where all kept classes had 0. Rounded to 12 digits, so
+        that ties (of forests and neighbours, say) survive the division. Untouched when all classes are kept.
     """
     if present.all():
         return probabilities
@@ -70,69 +143,39 @@ def restrict_probabilities(probabilities: np.ndarray, present: np.ndarray) -> np
     return np.where(sums > 0, kept / np.where(sums > 0, sums, 1), 1 / kept.shape[1]).round(12)
 
 
-def task_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float | tuple[int, ...]]:
-    """The paper's metrics of a task.
-
-    The AUC is one-vs-one, each pair of classes weighted by its number of videos. Where a class has
-    no video, as happens in small test folds, the pairs with it do not exist: the AUC is that of the
-    classes that are there, with probabilities renormalised over them. The other metrics need no such
-    care, since absent classes have no weight in them.
+def weighted_auc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve, by cumulative sums over sorted scores.
 
     Args:
-        labels: True class index of each video, shape (V,), integer, 0 to K-1.
-        probabilities: Shape (V, K), rows that sum to 1. The highest, or the first of equals, is the
-            prediction.
+        scores: Shape (V,).
+        positive: Which videos are positive, shape (V,), bool.
+        weights: Shape (D, V), not negative.
 
     Returns:
-        ``accuracy``, ``precision``, ``recall``, ``f1`` (the last three weighted by support, 0 where
-        undefined) and ``auc``, all in [0, 1], the AUC NaN when there is only one class; and
-        ``absent_classes``, the indices of classes without a video.
-
-    Raises:
-        LusbioError: If the two do not belong together; see ``check_predictions``.
-
-    Source:
-        Gare et al. 2022, Section 4; equal to scikit-learn's wherever that is defined.
-
-    Example:
-        >>> metrics = task_metrics(np.array([0, 1, 1]), np.array([[0.9, 0.1, 0.0], [0.4, 0.6, 0.0], [0.6, 0.4, 0.0]]))
-        >>> round(metrics["accuracy"], 3), metrics["auc"], metrics["absent_classes"]
-        (0.667, 1.0, (2,))
+        Shape (D,), in [0, 1]; ties count half; NaN where one side has no weight.
     """
-    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
-    check_predictions(labels, probabilities)
-    predictions = probabilities.argmax(axis=1)
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, predictions, labels=range(probabilities.shape[1]), average="weighted", zero_division=0
-    )
-    present = np.isin(np.arange(probabilities.shape[1]), labels)
-    return {
-        "accuracy": float(accuracy_score(labels, predictions)),
-        "precision": float(precision),
-        "recall": float(recall),
-        "f1": float(f1),
-        "auc": _one_vs_one_auc(labels, probabilities, present),
-        "absent_classes": tuple(np.flatnonzero(~present).tolist()),
-    }
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of each run of equal scores
+    up = np.add.reduceat(weights[:, order] * positive[order], starts, axis=1)
+    down = np.add.reduceat(weights[:, order] * ~positive[order], starts, axis=1)
+    won = (up * (np.cumsum(down, axis=1) - down / 2)).sum(axis=1)
+    return divide(won, up.sum(axis=1) * down.sum(axis=1))
 
 
-def _one_vs_one_auc(labels: np.ndarray, probabilities: np.ndarray, present: np.ndarray) -> float:
-    if present.sum() < 2:
-        return float("nan")
-    labels = np.cumsum(present)[labels] - 1  # counted among the classes that are there
-    kept = restrict_probabilities(probabilities, present)
-    if kept.shape[1] == 2:
-        return float(roc_auc_score(labels, kept[:, 1]))
-    sums = kept.sum(axis=1, keepdims=True)
-    kept = kept if np.allclose(sums, 1) else kept / sums  # scikit-learn is stricter about the sum than we are
-    return float(roc_auc_score(labels, kept, multi_class="ovo", average="weighted"))
+@measure
+def finding_auc(present: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """``auc`` of one finding: whether it is there (V,), 1 or 0, and a score (V,) that is higher where it is."""
+    return {"auc": weighted_auc(scores, present.astype(bool), weights)}
+
+
+# --- what a decision is worth: thresholds and probabilities ---
 
 
 def choose_threshold(positive: np.ndarray, scores: np.ndarray) -> float:
     """The score above which to say yes, so that sensitivity + specificity is largest (Youden's J).
 
-    Halfway between two scores, so that neither of the videos that it separates lies on it. Of equally
-    good ones the highest.
+    Halfway between two scores, so that neither of the videos that it separates lies on it. Of equally good ones the
+    highest.
 
     Args:
         positive: Which validation videos are positive, shape (V,), bool.
@@ -157,12 +200,20 @@ def choose_threshold(positive: np.ndarray, scores: np.ndarray) -> float:
     return float(levels[best : best + 2].mean())
 
 
-def brier_scores(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Squared distance of the probabilities from what came true, video by video.
+@measure
+def detection(positive: np.ndarray, said_yes: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """``sensitivity`` and ``specificity`` of what is true (V,) and what was said (V,), both bool.
 
-    Args:
-        labels: Shape (V,), integer, 0 to K-1.
-        probabilities: Shape (V, K), rows that sum to 1.
+    NaN where there is nobody to detect, or nobody to spare.
+    """
+    return {
+        "sensitivity": divide(weights @ (positive & said_yes), weights @ positive),
+        "specificity": divide(weights @ ~(positive | said_yes), weights @ ~positive),
+    }
+
+
+def brier_scores(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Squared distance of the probabilities (V, K) from what came true (V,), video by video.
 
     Returns:
         float64 (V,): 0 where the true class had all the probability, 2 where a wrong one had it.
@@ -174,19 +225,29 @@ def brier_scores(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return ((probabilities - came_true) ** 2).sum(axis=1)
 
 
-CALIBRATION_BINS = 5
-"""Bins of about as many videos each, behind reliability curves. (Engineering choice.)"""
+@measure
+def calibration(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """How good probabilities (V, K) are as probabilities, for class indices (V,).
+
+    Returns:
+        ``brier``: the mean of ``brier_scores``, 0 to 2; ``overconfidence``: mean confidence in the decided class minus
+        the share that is right, -1 to 1.
+
+    Raises:
+        LusbioError: If labels and probabilities do not belong together.
+    """
+    check_predictions(labels, probabilities)
+    surplus = probabilities.max(axis=1) - (probabilities.argmax(axis=1) == labels)
+    by_video = {"brier": brier_scores(labels, probabilities), "overconfidence": surplus}
+    return {name: divide(weights @ values, weights.sum(axis=1)) for name, values in by_video.items()}
 
 
 def bin_equally(values: np.ndarray, n_bins: int = CALIBRATION_BINS) -> np.ndarray:
-    """Sort values into bins of about as many each; equal values share a bin.
-
-    Args:
-        values: Shape (V,).
-        n_bins: Most bins; there are fewer where many values are equal.
+    """Sort values (V,) into bins of about as many each; equal values share a bin.
 
     Returns:
-        Bin of each value, int64 (V,), 0-based without gaps, ascending with the value.
+        Bin of each value, int64 (V,), 0-based without gaps, ascending with the value; at most ``n_bins``, fewer where
+        many values are equal.
     """
     edges = np.quantile(values, np.arange(1, n_bins) / n_bins)
     return np.unique(np.digitize(values, edges), return_inverse=True)[1]
@@ -201,27 +262,66 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray, n_bins: int = C
         n_bins: See ``bin_equally``.
 
     Returns:
-        In [0, 1]. Never 0 in practice, even for a perfect forecaster: bins are small, and chance alone
-        moves their shares.
+        In [0, 1]. Never 0 in practice, even for a perfect forecaster: bins are small, and chance alone moves their
+        shares.
 
     Source:
         Naeini et al. 2015 ("expected calibration error"), with bins of equal count.
     """
-    bins = bin_equally(confidence, n_bins)
-    gaps = np.bincount(bins, weights=confidence - right)
+    gaps = np.bincount(bin_equally(confidence, n_bins), weights=confidence - right)
     return float(np.abs(gaps).sum() / len(right))
 
 
-def check_biomarker_predictions(labels: np.ndarray, probabilities: np.ndarray) -> None:
-    """Raise unless labels and probabilities of biomarkers belong together.
+# --- two raters ---
 
-    Args:
-        labels: Shape (V, 38): 1, 0, or NaN where unknown.
-        probabilities: Same shape, in [0, 1].
+
+@measure
+def rater_agreement(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """How well two raters of the same videos agree, from their class indices, both (V,), integer.
+
+    Returns:
+        ``agreement``: the share of equal classes, and ``within_one``: of equal or neighbouring ones. ``kappa``:
+        Cohen's, agreement beyond chance, and ``quadratic_kappa``, where a mistake counts by its squared distance; both
+        at most 1, NaN where both raters gave one and the same class to all.
 
     Raises:
-        LusbioError: Saying what was found and what was expected.
+        LusbioError: If the ratings are not class indices of the same videos.
+
+    Source:
+        Cohen 1960 and 1968.
+
+    Example:
+        >>> rater_agreement(np.array([0, 1, 2, 3]), np.array([0, 1, 2, 0]))["agreement"]
+        0.75
     """
+    first, second = np.asarray(first), np.asarray(second)
+    if first.shape != second.shape or {first.dtype.kind, second.dtype.kind} != {"i"}:
+        found = f"{first.shape} {first.dtype} and {second.shape} {second.dtype}"
+        raise LusbioError(f"ratings are {found}, expected class indices of the same videos")
+    if min(first.min(), second.min()) < 0:
+        raise LusbioError("ratings hold numbers below 0; leave out videos that one of the raters did not rate")
+    n_classes = max(first.max(), second.max()) + 1
+    seen = _confusion(first, second, n_classes, weights)
+    seen = seen / seen.sum(axis=(1, 2), keepdims=True)
+    chance = seen.sum(axis=2)[:, :, None] * seen.sum(axis=1)[:, None, :]
+    distance = np.subtract.outer(np.arange(n_classes), np.arange(n_classes))
+
+    def kappa(cost: np.ndarray) -> np.ndarray:
+        return 1 - divide((cost * seen).sum(axis=(1, 2)), (cost * chance).sum(axis=(1, 2)))
+
+    return {
+        "agreement": np.trace(seen, axis1=1, axis2=2),
+        "within_one": (seen * (np.abs(distance) <= 1)).sum(axis=(1, 2)),
+        "kappa": kappa(distance != 0),
+        "quadratic_kappa": kappa(distance**2),
+    }
+
+
+# --- biomarkers ---
+
+
+def check_biomarker_predictions(labels: np.ndarray, probabilities: np.ndarray) -> None:
+    """Raise a ``LusbioError`` unless labels (1, 0, NaN) and probabilities of biomarkers, both (V, 38), go together."""
     if labels.shape != probabilities.shape or labels.ndim != 2 or not len(labels):
         raise LusbioError(f"labels {labels.shape}, probabilities {probabilities.shape}, expected both (V, K), V > 0")
     if not np.isin(labels[~np.isnan(labels)], (0, 1)).all():
@@ -231,20 +331,20 @@ def check_biomarker_predictions(labels: np.ndarray, probabilities: np.ndarray) -
         raise LusbioError(f"probabilities go from {low} to {high}, expected 0 to 1 (logits?)")
 
 
-def biomarker_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+@measure
+def biomarker_metrics(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
     """How well the biomarkers of videos are predicted, under names that say how it was counted.
 
     Args:
         labels: Shape (V, 38): 1 present, 0 absent, NaN unknown; unknown ones count nowhere.
         probabilities: Shape (V, 38), in [0, 1]; above 0.5 means predicted present.
+        weights: Shape (D, V); may be left out.
 
     Returns:
-        ``element_accuracy``: share of all known labels that are predicted right.
-        ``exact_match``: share of videos with all their known labels right.
-        ``weighted_precision``, ``weighted_recall``, ``weighted_f1``: of "present", for each
-        biomarker, then averaged by the number of videos it is present in; 0 where undefined.
-        ``mean_auc``: plain mean over the biomarkers that are present in some videos and absent in others.
-        ``aucs``: how many those are. What cannot be computed (nothing known) is NaN.
+        ``element_accuracy``: share of all known labels that are predicted right. ``exact_match``: share of videos with
+        all their known labels right. ``weighted_precision``, ``weighted_recall``, ``weighted_f1``: of "present", for
+        each biomarker, then averaged by the number of videos it is present in; 0 where undefined. ``mean_auc``: plain
+        mean over the biomarkers that are present in some videos and absent in others. What cannot be computed is NaN.
 
     Raises:
         LusbioError: If the two do not belong together.
@@ -252,56 +352,68 @@ def biomarker_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str
     Source:
         Gare et al. 2022, Table 2, whose "accuracy" is most likely the weighted recall.
     """
-    labels = np.asarray(labels, dtype=np.float64)
-    probabilities = np.asarray(probabilities, dtype=np.float64)
+    labels, probabilities = np.asarray(labels, dtype=np.float64), np.asarray(probabilities, dtype=np.float64)
     check_biomarker_predictions(labels, probabilities)
     known, present, predicted = ~np.isnan(labels), labels == 1, probabilities > PRESENT_ABOVE
-    right = (present == predicted) & known
-    any_known = known.any(axis=1)
-    found = (present & predicted).sum(axis=0)
-    support, claimed = present.sum(axis=0), (predicted & known).sum(axis=0)
-    aucs = biomarker_aucs(labels, probabilities, range(labels.shape[1]))["auc"].dropna()
-    return {
-        "element_accuracy": _ratio(right.sum(), known.sum()),
-        "exact_match": _ratio(((right | ~known).all(axis=1) & any_known).sum(), any_known.sum()),
-        "weighted_precision": _ratio((support * found / np.maximum(claimed, 1)).sum(), support.sum()),
-        "weighted_recall": _ratio(found.sum(), support.sum()),
-        "weighted_f1": _ratio((support * 2 * found / np.maximum(support + claimed, 1)).sum(), support.sum()),
-        "mean_auc": float(aucs.mean()) if len(aucs) else float("nan"),
-        "aucs": len(aucs),
-    }
-
-
-def _ratio(part: float, whole: float) -> float:
-    return float(part / whole) if whole else float("nan")
+    wrong, any_known = known & (present != predicted), known.any(axis=1)
+    scores = _average_by_support(weights @ (present & predicted), weights @ present, weights @ (predicted & known))
+    aucs = _biomarker_aucs(labels, probabilities, weights)
+    element_accuracy = 1 - divide((weights @ wrong).sum(axis=1), (weights @ known).sum(axis=1))
+    exact_match = divide(weights @ (any_known & ~wrong.any(axis=1)), weights @ any_known)
+    return dict(zip(BIOMARKER_METRICS, (element_accuracy, exact_match, *scores, defined_mean(aucs)), strict=True))
 
 
 def biomarker_aucs(
     labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str] = BIOMARKER_NAMES
 ) -> pd.DataFrame:
-    """The AUC of each biomarker.
-
-    Args:
-        labels: Shape (V, 38): 1 present, 0 absent, NaN unknown.
-        probabilities: Shape (V, 38), in [0, 1].
-        names: One per column.
+    """The AUC of each biomarker, from labels (1, 0, NaN) and probabilities in [0, 1], both (V, 38).
 
     Returns:
-        One row per biomarker: ``name``, ``support_present``, ``support_absent`` (videos), ``auc`` (NaN
-        unless both are above 0).
+        One row per biomarker: ``name, support_present, support_absent`` (videos), ``auc`` (NaN unless both are there).
 
     Raises:
         LusbioError: If the arrays or the names do not belong together.
     """
-    labels = np.asarray(labels, dtype=np.float64)
-    probabilities = np.asarray(probabilities, dtype=np.float64)
+    labels, probabilities = np.asarray(labels, dtype=np.float64), np.asarray(probabilities, dtype=np.float64)
     check_biomarker_predictions(labels, probabilities)
     if len(names) != labels.shape[1]:
         raise LusbioError(f"{len(names)} names for {labels.shape[1]} columns")
-    rows = []
-    for name, label, probability in zip(names, labels.T, probabilities.T, strict=True):
-        known = ~np.isnan(label)
-        n_present, n_absent = int((label == 1).sum()), int((label == 0).sum())
-        auc = roc_auc_score(label[known], probability[known]) if n_present and n_absent else np.nan
-        rows.append((name, n_present, n_absent, auc))
-    return pd.DataFrame(rows, columns=["name", "support_present", "support_absent", "auc"])
+    aucs = _biomarker_aucs(labels, probabilities, np.ones((1, len(labels))))[:, 0]
+    support = {"support_present": (labels == 1).sum(0), "support_absent": (labels == 0).sum(0)}
+    return pd.DataFrame({"name": list(names), **support, "auc": aucs})
+
+
+def _biomarker_aucs(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Shape (38, D)."""
+    aucs = np.full((labels.shape[1], len(weights)), np.nan)
+    for k, rows in enumerate(map(np.flatnonzero, ~np.isnan(labels.T))):
+        if len(rows):
+            aucs[k] = weighted_auc(probabilities[rows, k], labels[rows, k] == 1, weights[:, rows])
+    return aucs
+
+
+# --- shared ---
+
+
+def divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Quotient, NaN where the divisor is 0, without a warning."""
+    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) != 0)
+
+
+def defined_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the first axis of what is not NaN; NaN where all is."""
+    defined = ~np.isnan(values)
+    return divide(np.where(defined, values, 0).sum(axis=0), defined.sum(axis=0))
+
+
+def _average_by_support(right: np.ndarray, support: np.ndarray, claimed: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Precision, recall and F1 of each class (last axis), 0 where undefined, averaged by support: shape (D,)."""
+    by_class = (divide(right, claimed), divide(right, support), divide(2 * right, support + claimed))
+    total = support.sum(axis=1)
+    return tuple(divide((support * np.nan_to_num(score)).sum(axis=1), total) for score in by_class)
+
+
+def _confusion(labels: np.ndarray, predictions: np.ndarray, n_classes: int, weights: np.ndarray) -> np.ndarray:
+    """Weight of each pair (label, prediction): shape (D, K, K)."""
+    cells = (labels * n_classes + predictions)[:, None] == np.arange(n_classes**2)
+    return (weights @ cells).reshape(len(weights), n_classes, n_classes)
