@@ -6,15 +6,13 @@ Source: Wiedemann et al. 2025 (doi 10.1109/JBHI.2025.3543686). The mapping to th
 an engineering choice, described at each function.
 """
 
-import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from lusbio.cohorts.download import how_to_get, read_published_table
-from lusbio.cohorts.table import Cohort, check_table
+from lusbio.cohorts.table import Cohort, cell_problems, check_table, list_some
 from lusbio.errors import CohortError
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS, group_names
 
@@ -27,7 +25,10 @@ FPS = 25.0
 MISSING_CODES = (-96.0, -99.0)
 """Numbers that stand for "not measured"."""
 
-VIDEO_NAME = re.compile(r"patient_(?P<patient>\d+)_(?P<zone>[LR][123])(?:_\d+)?")
+VIDEO_NAME = r"^patient_(?P<patient_id>\d+)_(?P<zone>[LR][123])(?:_\d+)?$"
+MEASURE = r"^(\d+(?:\.\d+)?)(?:\s*[-\u2013]\s*(\d+(?:\.\d+)?))?$"
+"""A number, or a range such as ``"90-92"``."""
+
 SPO2_ON_AIR, SPO2_ON_OXYGEN = "oxygen_saturation_without_ox", "oxygen_saturation_with_ox"
 OXYGEN_LITRES = "oxygen_liter"
 
@@ -40,7 +41,6 @@ DIAGNOSES = {
     "clin_diagn#other_lung_disease": OTHER_LUNG,
 }
 """Class of the ``disease`` task by column of ``clinical_variables.csv``."""
-
 
 DEVELOPMENT_PATIENTS = ("1", "4", "10", "14", "17", "19", "28", "32", "42", "43", "49", "55")
 """Patients that may be looked at while the simulator is developed; its transfer is reported on all
@@ -70,60 +70,58 @@ def load_covid_blues(folder: Path) -> Cohort:
     Source: data: Wiedemann et al. 2025; mapping: engineering choice.
     """
     folder = Path(folder)
-    severity = read_published_table(folder, SEVERITY_FILE, NAME, ["video_file", "Severity Score", "A-lines", "B-lines"])
-    clinical = read_published_table(
-        folder, CLINICAL_FILE, NAME, ["patient_id", SPO2_ON_AIR, SPO2_ON_OXYGEN, OXYGEN_LITRES, *DIAGNOSES]
-    )
-    files = _video_files(folder)
-    labels = _video_labels(severity, folder / SEVERITY_FILE)
-    patients = _patient_labels(clinical, folder / CLINICAL_FILE)
-    rows = pd.DataFrame(files)
-    table = rows.join(labels, on="video_id").join(patients, on="patient_id")
-    table["probe"], table["fps"] = "convex", FPS
-    table = check_table(table, folder)
+    labels, patients = _video_labels(folder), _patient_labels(folder)
+    table = _video_files(folder).join(labels, on="video_id").join(patients, on="patient_id")
+    table = check_table(table.assign(probe="convex", fps=FPS), folder)
     return Cohort(NAME, table, folder, notes=_notes(table, labels, patients))
 
 
-def _video_files(folder: Path) -> list[dict[str, str]]:
-    """video_id, patient_id, zone and path of every video on disk, by patient and zone."""
-    paths = [path for path in (folder / VIDEO_FOLDER).glob("*.mp4") if not path.name.startswith(".")]
-    if not paths:
-        raise CohortError(folder / VIDEO_FOLDER, [f"no videos (*.mp4); {how_to_get(NAME)}"])
-    names = {path: VIDEO_NAME.fullmatch(path.stem) for path in paths}
-    strange = sorted(path.name for path, name in names.items() if name is None)
-    if strange:
-        expected = "expected patient_<number>_<L1 to R3>.mp4"
-        raise CohortError(folder / VIDEO_FOLDER, [f"video {name!r}, {expected}" for name in strange])
-    rows = [
-        {
-            "video_id": path.stem,
-            "patient_id": name["patient"],
-            "zone": name["zone"],
-            "path": f"{VIDEO_FOLDER}/{path.name}",
-        }
-        for path, name in names.items()
-    ]
-    return sorted(rows, key=lambda row: (int(row["patient_id"]), row["video_id"]))
+def _read(folder: Path, file: str, columns: list[str]) -> pd.DataFrame:
+    """Columns of a published table as text; "not measured" is ``""``, as an empty cell is."""
+    cells = read_published_table(folder, file, NAME, columns)[columns]
+    return cells.mask(cells.apply(pd.to_numeric, errors="coerce").isin(MISSING_CODES), "")
 
 
-def _video_labels(severity: pd.DataFrame, path: Path) -> pd.DataFrame:
+def _video_files(folder: Path) -> pd.DataFrame:
+    """``video_id, patient_id, zone, path`` of every video on disk, by patient and zone."""
+    place = folder / VIDEO_FOLDER
+    videos = pd.Series(sorted(path.stem for path in place.glob("*.mp4") if not path.name.startswith(".")), dtype=str)
+    if videos.empty:
+        raise CohortError(place, [f"no videos (*.mp4); {how_to_get(NAME)}"])
+    files = videos.str.extract(VIDEO_NAME).assign(video_id=videos, path=f"{VIDEO_FOLDER}/" + videos + ".mp4")
+    strange = videos[files["zone"].isna()] + ".mp4"
+    if len(strange):
+        raise CohortError(place, [f"video {name!r}, expected patient_<number>_<L1 to R3>.mp4" for name in strange])
+    return files.sort_values("patient_id", key=lambda ids: ids.astype(int), kind="stable")
+
+
+def _video_labels(folder: Path) -> pd.DataFrame:
     """Severity and the 38 biomarkers, one row per labelled video, index ``video_id``."""
-    problems = [f"column 'video_file' is {name!r} in more than one row" for name in _repeated(severity["video_file"])]
-    problems += [
-        f"column 'video_file' is {name!r}, expected patient_<number>_<L1 to R3>"
-        for name in severity["video_file"]
-        if not VIDEO_NAME.fullmatch(name)
-    ]
-    owners = "video " + severity["video_file"]
-    grades = _parse_column(severity["Severity Score"], _parse_severity, "0, 1, 2, 3 or empty", owners, problems)
-    a_lines = _parse_column(severity["A-lines"], _parse_yes_no, "yes, no or empty", owners, problems)
-    b_lines = _parse_column(severity["B-lines"], _parse_yes_no, "yes, no or empty", owners, problems)
+    cells = _read(folder, SEVERITY_FILE, ["video_file", "Severity Score", "A-lines", "B-lines"])
+    names, owners = cells["video_file"], "video " + cells["video_file"]
+    grades = pd.to_numeric(cells["Severity Score"], errors="coerce")
+    grades = grades.where(grades.isin(range(4)))
+    lines = [cells[column].str.lower().map({"yes": 1.0, "no": 0.0}) for column in ("A-lines", "B-lines")]
+    strange = names[~names.str.match(VIDEO_NAME)]
+    problems = _repeated(names)
+    problems += [f"column 'video_file' is {name!r}, expected patient_<number>_<L1 to R3>" for name in strange]
+    problems += _unread(owners, cells["Severity Score"], grades, "0, 1, 2, 3 or empty")
+    for found in lines:
+        problems += _unread(owners, cells[found.name], found, "yes, no or empty")
     if problems:
-        raise CohortError(path, problems)
-    rows = [biomarkers_of(*row) for row in zip(a_lines, b_lines, grades, strict=True)]
-    labels = pd.DataFrame(rows, columns=list(BIOMARKER_NAMES), index=severity["video_file"])
-    labels["lung_severity"] = [np.nan if np.isnan(grade) else str(int(grade)) for grade in grades]
-    return labels
+        raise CohortError(folder / SEVERITY_FILE, problems)
+    labels = pd.DataFrame([biomarkers_of(*row) for row in zip(*lines, grades, strict=True)], index=names)
+    return labels.assign(lung_severity=grades.to_numpy())
+
+
+def _repeated(names: pd.Series) -> list[str]:
+    repeated = sorted(set(names[names.duplicated()]))
+    return [f"column {names.name!r} is {name!r} in more than one row" for name in repeated]
+
+
+def _unread(owners: pd.Series, cells: pd.Series, values: pd.Series, expected: str) -> list[str]:
+    """A line for every cell that has something in it, of which no value was made."""
+    return cell_problems(owners, cells, values.notna() | (cells == ""), expected)
 
 
 def biomarkers_of(a_lines: float, b_lines: float, severity: float) -> dict[str, float]:
@@ -163,29 +161,27 @@ def biomarkers_of(a_lines: float, b_lines: float, severity: float) -> dict[str, 
     return bits
 
 
-def _patient_labels(clinical: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """sf_value and disease, one row per patient, index ``patient_id``."""
-    problems = [f"column 'patient_id' is {name!r} in more than one row" for name in _repeated(clinical["patient_id"])]
-    owners = "patient " + clinical["patient_id"]
-
-    def numbers(column: str, low: float, high: float) -> pd.Series:
-        def parse(cell: str) -> float:
-            return _parse_measure(cell, low, high)
-
-        expected = f"a number or range from {low:g} to {high:g}, -96, -99 or empty"
-        return _parse_column(clinical[column], parse, expected, owners, problems)
-
-    air, oxygen = numbers(SPO2_ON_AIR, 40, 100), numbers(SPO2_ON_OXYGEN, 40, 100)
-    litres = numbers(OXYGEN_LITRES, 0, 100)
-    ticks = pd.DataFrame({column: numbers(column, 0, 1) for column in DIAGNOSES})
-    for patient, ticked in zip(clinical["patient_id"], (ticks == 1).sum(axis=1), strict=True):
-        if ticked > 1:
-            problems.append(f"patient {patient}: {ticked} columns clin_diagn#... are 1, expected at most one")
+def _patient_labels(folder: Path) -> pd.DataFrame:
+    """``sf_value`` and ``disease``, one row per patient, index ``patient_id``."""
+    ranges = {SPO2_ON_AIR: (40, 100), SPO2_ON_OXYGEN: (40, 100), OXYGEN_LITRES: (0, 100)}
+    ranges |= dict.fromkeys(DIAGNOSES, (0, 1))
+    cells = _read(folder, CLINICAL_FILE, ["patient_id", *ranges])
+    names, owners = cells["patient_id"], "patient " + cells["patient_id"]
+    problems, values = _repeated(names), pd.DataFrame(index=cells.index)
+    for column, (low, high) in ranges.items():
+        ends = cells[column].str.extract(MEASURE).astype(float)
+        ends[1] = ends[1].fillna(ends[0])
+        values[column] = ends.where((low <= ends) & (ends <= high)).mean(axis=1, skipna=False)
+        expected = f"a number or range from {low} to {high}, -96, -99 or empty"
+        problems += _unread(owners, cells[column], values[column], expected)
+    ticks = values[list(DIAGNOSES)] == 1
+    twice = ticks.sum(axis=1).loc[lambda counts: counts > 1]
+    problems += [f"{owners[row]}: {n} columns clin_diagn#... are 1, expected at most one" for row, n in twice.items()]
     if problems:
-        raise CohortError(path, problems)
-    disease = (ticks == 1).apply(lambda row: DIAGNOSES[row.idxmax()] if row.any() else np.nan, axis=1)
-    values = [sf_of(*row) for row in zip(air, oxygen, litres, strict=True)]
-    return pd.DataFrame({"sf_value": values, "disease": list(disease)}, index=clinical["patient_id"])
+        raise CohortError(folder / CLINICAL_FILE, problems)
+    sf_values = [sf_of(*row) for row in values[[SPO2_ON_AIR, SPO2_ON_OXYGEN, OXYGEN_LITRES]].to_numpy()]
+    diseases = ticks.idxmax(axis=1).map(DIAGNOSES).where(ticks.any(axis=1))
+    return pd.DataFrame({"sf_value": sf_values, "disease": diseases.to_numpy()}, index=names)
 
 
 def sf_of(spo2_on_air: float, spo2_on_oxygen: float, litres: float) -> float:
@@ -233,67 +229,15 @@ def estimate_fio2(litres: float) -> float:
 
 
 def _notes(table: pd.DataFrame, labels: pd.DataFrame, patients: pd.DataFrame) -> tuple[str, ...]:
-    present = set(table["video_id"])
+    present = table["video_id"].tolist()
     absent = [video for video in labels.index if video not in present]
-    unlabelled = [video for video in table["video_id"] if video not in labels.index]
-    strangers = sorted(set(table["patient_id"]) - set(patients.index), key=int)
-    notes = [f"{len(present)} of {len(present | set(labels.index))} videos present"]
-    if absent:
-        notes.append(f"{len(absent)} rows of {SEVERITY_FILE} have no video on disk: {_shown(absent)}")
-    if unlabelled:
-        notes.append(f"{len(unlabelled)} videos have no row in {SEVERITY_FILE}: {_shown(unlabelled)}")
-    if strangers:
-        notes.append(f"{len(strangers)} patients have no row in {CLINICAL_FILE}: {_shown(strangers)}")
-    notes.append("three of the seven diseases occur; S/F rests on an FiO2 estimated from litres of oxygen")
-    return tuple(notes)
-
-
-def _shown(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
-
-
-def _repeated(names: pd.Series) -> list[str]:
-    return sorted(set(names[names.duplicated()]))
-
-
-def _parse_column(
-    cells: pd.Series, parse: Callable[[str], float], expected: str, owners: pd.Series, problems: list[str]
-) -> pd.Series:
-    """Parse every cell; a cell that is not understood becomes NaN and a line in ``problems``."""
-
-    def attempt(cell: str, owner: str) -> float:
-        try:
-            return parse(cell)
-        except ValueError:
-            problems.append(f"{owner}: column {cells.name!r} is {cell!r}, expected {expected}")
-            return np.nan
-
-    values = [attempt(cell, owner) for cell, owner in zip(cells, owners, strict=True)]
-    return pd.Series(values, index=cells.index, dtype="float64")
-
-
-def _parse_measure(cell: str, low: float, high: float) -> float:
-    """A number, the midpoint of a range such as ``"90-92"``, or NaN for a missing code."""
-    ends = re.fullmatch(r"(\d+(?:\.\d+)?)\s*[-\u2013]\s*(\d+(?:\.\d+)?)", cell)
-    if ends:
-        values = [float(end) for end in ends.groups()]
-    elif cell == "" or float(cell) in MISSING_CODES:
-        return np.nan
-    else:
-        values = [float(cell)]
-    if not all(low <= value <= high for value in values):
-        raise ValueError(cell)
-    return sum(values) / len(values)
-
-
-def _parse_severity(cell: str) -> float:
-    grade = _parse_measure(cell, 0, 3)
-    if not (np.isnan(grade) or grade.is_integer()):
-        raise ValueError(cell)
-    return grade
-
-
-def _parse_yes_no(cell: str) -> float:
-    if cell.lower() not in ("yes", "no"):
-        return _parse_measure(cell, 1, 0)  # a missing code, or an error
-    return float(cell.lower() == "yes")
+    said = {
+        f"rows of {SEVERITY_FILE} have no video on disk": absent,
+        f"videos have no row in {SEVERITY_FILE}": [video for video in present if video not in labels.index],
+        f"patients have no row in {CLINICAL_FILE}": sorted({*table["patient_id"]} - {*patients.index}, key=int),
+    }
+    return (
+        f"{len(present)} of {len(present) + len(absent)} videos present",
+        *(f"{len(names)} {words}: {list_some(names)}" for words, names in said.items() if names),
+        "three of the seven diseases occur; S/F rests on an FiO2 estimated from litres of oxygen",
+    )
