@@ -8,7 +8,6 @@ Source: Born et al. 2021 (doi 10.3390/app11020672); severity: Gare et al. 2022. 
 paper's labels is an engineering choice, described at each function.
 """
 
-import re
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from lusbio.cohorts.download import EMERGENCY_LICENSE, how_to_get, read_published_table, read_registry
-from lusbio.cohorts.table import Cohort, check_table
+from lusbio.cohorts.table import Cohort, cell_problems, check_table
 from lusbio.errors import CohortError
 from lusbio.videos import VIDEO_SUFFIXES
 from lusbio.vocabulary import BIOMARKER_NAMES, PROBES, TASKS, group_names
@@ -33,35 +32,16 @@ HEALTHY, COVID, _, _, _, OTHER_LUNG, _ = TASKS["disease"].classes
 DISEASES = {"regular": HEALTHY, "covid-19": COVID, "bacterial pneumonia": OTHER_LUNG, "viral pneumonia": OTHER_LUNG}
 """Class of the ``disease`` task by ``Label``, lower case."""
 
-FINDINGS = {
-    "A-lines": "A-lines",
-    "B-lines": "B-lines",
-    "Effusion": "effusion",
-    "Consolidations": "consolidation",
-    "Air bronchogram": "consolidation",
-}
+FINDINGS = {"A-lines": "A-lines", "B-lines": "B-lines", "Effusion": "effusion"}
+FINDINGS |= dict.fromkeys(("Consolidations", "Air bronchogram"), "consolidation")
 """Biomarker group whose "none" a finding rules out. Pleural irregularity decides no biomarker."""
 
 EXCLUDED_WHEN_HEALTHY = ("effusion", "consolidation")
 """Groups that are known to be absent where ``Healthy`` is 1 and their finding is not."""
 
 COLUMNS = (
-    "Filename",
-    "URL (Video Name)",
-    "Label",
-    "Lung Severity Score",
-    "License",
-    "LinkToLicense",
-    "Type",
-    "Probe",
-    "Source ID",
-    "Title",
-    "Framerate",
-    "Resolution",
-    "Patient ID / Name",
-    "Healthy",
-    "Other",
-    *FINDINGS,
+    *("Filename", "URL (Video Name)", "Label", "Lung Severity Score", "License", "LinkToLicense", "Type", "Probe"),
+    *("Source ID", "Title", "Framerate", "Resolution", "Patient ID / Name", "Healthy", "Other", *FINDINGS),
 )
 """Columns of the metadata that are used."""
 
@@ -89,9 +69,7 @@ def load_pocovid(folder: Path, *, include_emergency_license: bool = False) -> Co
     Source: data: Born et al. 2021; mapping: engineering choice.
     """
     folder = Path(folder)
-    rows, shifted = _read_metadata(folder)
-    videos = rows[rows["Type"].str.lower() == "video"].copy()
-    videos["group_id"] = conservative_groups(videos)
+    videos = read_videos(folder)
     paths = _video_paths(folder)
     present = videos[videos["Filename"].isin(paths)]
     _check_rows(present, folder / METADATA_FILE)
@@ -100,7 +78,7 @@ def load_pocovid(folder: Path, *, include_emergency_license: bool = False) -> Co
     if kept.empty:
         raise CohortError(folder, [f"none of the videos has a row of labels that may be used; {how_to_get(NAME)}"])
     table = check_table(_table(kept, paths), folder)
-    return Cohort(NAME, table, folder, notes=_notes(paths, present, len(barred), shifted))
+    return Cohort(NAME, table, folder, notes=_notes(paths, present, len(barred)))
 
 
 def read_licences(folder: Path) -> pd.DataFrame:
@@ -116,15 +94,9 @@ def read_licences(folder: Path) -> pd.DataFrame:
     Raises:
         CohortError: If the metadata is missing or lacks a column.
     """
-    rows, _ = _read_metadata(Path(folder))
-    videos = rows[rows["Type"].str.lower() == "video"]
-    return pd.DataFrame(
-        {
-            "video_id": videos["Filename"],
-            "license": videos["License"].str.replace(" -", "-", regex=False),
-            "link": videos["LinkToLicense"],
-        }
-    ).reset_index(drop=True)
+    rows = read_videos(folder).rename(columns={"Filename": "video_id", "License": "license", "LinkToLicense": "link"})
+    rows["license"] = rows["license"].str.replace(" -", "-", regex=False)
+    return rows[["video_id", "license", "link"]].reset_index(drop=True)
 
 
 def conservative_groups(videos: pd.DataFrame) -> pd.Series:
@@ -170,19 +142,29 @@ def conservative_groups(videos: pd.DataFrame) -> pd.Series:
         groups = merged
 
 
-def _read_metadata(folder: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The metadata as text, and the names of rows whose cells had slipped to the right.
+def read_videos(folder: Path) -> pd.DataFrame:
+    """The metadata of the videos, as text.
 
     In some rows a comma within a comment made two cells of one, so that everything from ``Title``
     on stands one column too far right; the frame rate is then empty and the resolution a rate.
+    These cells are put back.
+
+    Args:
+        folder: The local copy, with ``dataset_metadata.csv``.
+
+    Returns:
+        One row per video, absent ones too: ``COLUMNS``, ``group_id`` (``conservative_groups``), and
+        ``slipped``, bool: whether cells were put back.
+
+    Raises:
+        CohortError: If the metadata is missing or lacks a column.
     """
     rows = read_published_table(folder, METADATA_FILE, NAME, COLUMNS)
     slipped = (rows["Framerate"] == "") & rows["Resolution"].str.fullmatch(r"\d+")
-    columns = list(rows.columns)
-    columns = columns[columns.index("Title") : columns.index("Other") + 1]
-    rows.loc[slipped, columns[:-1]] = rows.loc[slipped, columns[1:]].to_numpy()
-    rows.loc[slipped, columns[-1]] = ""
-    return rows, sorted(rows.loc[slipped, "Filename"])
+    cells = rows.loc[slipped, "Title":"Other"]
+    rows.loc[slipped, "Title":"Other"] = cells.shift(-1, axis=1, fill_value="")
+    videos = rows.assign(slipped=slipped)[rows["Type"].str.lower() == "video"]
+    return videos.assign(group_id=conservative_groups(videos))
 
 
 def _video_paths(folder: Path) -> dict[str, str]:
@@ -204,28 +186,17 @@ def _video_paths(folder: Path) -> dict[str, str]:
 
 def _check_rows(present: pd.DataFrame, path: Path) -> None:
     """Raise with every cell of a present video that is not understood."""
-    flags = {"", "0", "1"}
-    expected = {
-        "Label": set(DISEASES),
-        "Lung Severity Score": {"", *TASKS["lung_severity"].classes},
-        "Probe": set(PROBES),
-        "Healthy": flags,
-        **dict.fromkeys(FINDINGS, flags),
-    }
-    expected["Source ID"] = set(present["Source ID"]) - {""}
-    problems = [
-        f"video {video!r}: column {column!r} is {cell!r}, "
-        f"expected one of {', '.join(sorted(cell or 'empty' for cell in cells))}"
-        for column, cells in expected.items()
-        for video, cell in zip(present["Filename"], present[column].str.lower(), strict=True)
-        if cell not in cells
-    ]
-    names = present["Filename"]
-    problems += [
-        f"video {video!r}: column 'Framerate' is {rate!r}, expected a number, n/a or empty"
-        for video, rate in zip(names, present["Framerate"], strict=True)
-        if not re.fullmatch(r"\d+(\.\d+)?|n/a|", rate)
-    ]
+    names, flags = present["Filename"], {"", "0", "1"}
+    owners = "video " + names.map(repr)
+    expected = {"Label": DISEASES, "Lung Severity Score": {"", *TASKS["lung_severity"].classes}, "Probe": PROBES}
+    expected |= dict.fromkeys(["Healthy", *FINDINGS], flags) | {"Source ID": {*present["Source ID"]} - {""}}
+    problems = []
+    for column, values in expected.items():
+        cells = present[column].str.lower()
+        words = "one of " + ", ".join(sorted(value or "empty" for value in values))
+        problems += cell_problems(owners, cells, cells.isin(values), words)
+    rates = present["Framerate"]
+    problems += cell_problems(owners, rates, rates.str.fullmatch(r"\d+(\.\d+)?|n/a|"), "a number, n/a or empty")
     problems += [f"video {video!r} has more than one row" for video in sorted(set(names[names.duplicated()]))]
     if problems:
         raise CohortError(path, problems)
@@ -265,36 +236,46 @@ def biomarkers_of(findings: dict[str, str]) -> dict[str, float]:
     Source: engineering choice.
     """
     bits = dict.fromkeys(BIOMARKER_NAMES, np.nan)
+    seen = {group for finding, group in FINDINGS.items() if findings[finding] == "1"}
+    bits |= {group_names(group)[0]: 0.0 for group in seen}
     if findings["Healthy"] == "1":
-        for group in EXCLUDED_WHEN_HEALTHY:
+        for group in set(EXCLUDED_WHEN_HEALTHY) - seen:  # a finding that was seen outweighs the flag
             none, *options = group_names(group)
             bits |= {none: 1.0} | dict.fromkeys(options, 0.0)
-    for finding, group in FINDINGS.items():
-        if findings[finding] == "1":
-            none, *options = group_names(group)
-            # A finding that was seen outweighs the flag "healthy".
-            bits |= dict.fromkeys(options, np.nan) if group in EXCLUDED_WHEN_HEALTHY else {}
-            bits[none] = 0.0
     return bits
 
 
-def _notes(paths: Collection[str], present: pd.DataFrame, n_barred: int, shifted: list[str]) -> tuple[str, ...]:
-    upstream = {
-        PurePosixPath(path).stem for path in read_registry(NAME)["path"] if Path(path).suffix.lower() in VIDEO_SUFFIXES
-    }
+def find_sources(groups: np.ndarray) -> np.ndarray:
+    """Where videos come from: the part of POCOVID's group names before the first dash.
+
+    Args:
+        groups: Group of each video, (V,), text.
+
+    Returns:
+        Source of each video, (V,), text.
+
+    Example:
+        >>> find_sources(np.array(["18-clinic_set1", "2-atlas"])).tolist()
+        ['18', '2']
+    """
+    return np.array([group.partition("-")[0] for group in groups])
+
+
+def _notes(paths: Collection[str], present: pd.DataFrame, n_barred: int) -> tuple[str, ...]:
+    upstream = [PurePosixPath(path) for path in read_registry(NAME)["path"]]
     names = set(present["Filename"])
-    notes = [f"{len(names)} of {len(upstream | names)} videos present"]
-    if n_barred:
-        notes.append(
-            f"{n_barred} videos under the {EMERGENCY_LICENSE!r} left out; include_emergency_license=True takes them in"
-        )
-    notes += [f"{name} left out: the same video as {twin}" for name, twin in DUPLICATES.items() if name in names]
-    unlabelled = sorted(set(paths) - names)
-    if unlabelled:
-        notes.append(f"{len(unlabelled)} videos without a row in {METADATA_FILE} left out: {', '.join(unlabelled)}")
-    mended = [name for name in shifted if name in names]
-    if mended:
-        notes.append(f"cells slipped by one column in {METADATA_FILE}, put back: {', '.join(mended)}")
-    notes.append("published patient ids are not reliable: split and resample by group_id")
-    notes.append("three of the seven diseases occur, and diagnosis is confounded with source")
-    return tuple(notes)
+    total = len({path.stem for path in upstream if path.suffix.lower() in VIDEO_SUFFIXES} | names)
+    unlabelled, mended = sorted(set(paths) - names), sorted(present["Filename"][present["slipped"]])
+    barred = f"{n_barred} videos under the {EMERGENCY_LICENSE!r} left out; include_emergency_license=True takes them in"
+    said = {
+        barred: n_barred,
+        **{f"{name} left out: the same video as {twin}": name in names for name, twin in DUPLICATES.items()},
+        f"{len(unlabelled)} videos without a row in {METADATA_FILE} left out: {', '.join(unlabelled)}": unlabelled,
+        f"cells slipped by one column in {METADATA_FILE}, put back: {', '.join(mended)}": mended,
+    }
+    return (
+        f"{len(names)} of {total} videos present",
+        *(note for note, holds in said.items() if holds),
+        "published patient ids are not reliable: split and resample by group_id",
+        "three of the seven diseases occur, and diagnosis is confounded with source",
+    )

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from lusbio.cohorts.download import REGISTRY_FOLDER, read_published_table
-from lusbio.cohorts.pocovid import COLUMNS, METADATA_FILE, conservative_groups
 from lusbio.cohorts.pocovid import NAME as POCOVID
+from lusbio.cohorts.pocovid import read_videos
 from lusbio.errors import CohortError
 from lusbio.vocabulary import TASKS
 
@@ -37,9 +37,7 @@ def read_public_raters(data_folder: Path) -> pd.DataFrame:
     """
     data_folder = Path(data_folder)
     pairs = pd.read_csv(REGISTRY_FOLDER / "two_raters.csv")
-    rows = read_published_table(data_folder / POCOVID, METADATA_FILE, POCOVID, COLUMNS)
-    rows = rows[rows["Type"].str.lower() == "video"]
-    rows = rows.assign(group_id=conservative_groups(rows)).drop_duplicates("Filename").set_index("Filename")
+    rows = read_videos(data_folder / POCOVID).drop_duplicates("Filename").set_index("Filename")
     scores = read_published_table(data_folder / COVIDX_US, SCORES_FILE, COVIDX_US, ["id", "LUSS"])
     found = pd.DataFrame(
         {

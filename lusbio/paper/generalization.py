@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from lusbio.cohorts.pocovid import find_sources
 from lusbio.cohorts.targets import classes_of, encode_task
 from lusbio.experts.inputs import BIOMARKERS, END_TO_END
 from lusbio.experts.other_cohort import CHOSEN, CLIPS, TASK, Elsewhere, judge_elsewhere
@@ -51,22 +52,6 @@ _MIXED_ROUTES = {"experts on mixed biomarkers": (MIXED, CHOSEN), "experts on bio
 _MIXED_PAIR = (DIFFERENCE, f"{CHOSEN}, mixed minus own")
 _PAIRS = {_PAIR: _ROUTES, _MIXED_PAIR: _MIXED_ROUTES}
 _SUBJECTS = {_PAIR: "biomarkers", _MIXED_PAIR: "mixed biomarkers"}
-
-
-def find_sources(groups: np.ndarray) -> np.ndarray:
-    """Where videos come from: the part of POCOVID's group names before the first dash.
-
-    Args:
-        groups: Group of each video, (V,), text.
-
-    Returns:
-        Source of each video, (V,), text.
-
-    Example:
-        >>> find_sources(np.array(["18-clinic_set1", "2-atlas"])).tolist()
-        ['18', '2']
-    """
-    return np.array([group.partition("-")[0] for group in groups])
 
 
 def decide_by_source(majority: Decisions, other: PreparedCohort) -> Decisions:
