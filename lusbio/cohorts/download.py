@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from lusbio.cohorts.table import list_some, read_cells
 from lusbio.errors import CohortError, LusbioError
 from lusbio.files import data_folder, file_sha256
 from lusbio.videos import VIDEO_SUFFIXES
@@ -72,17 +73,13 @@ class FetchReport:
 
     def presence(self) -> str:
         """One line: how much is there."""
-        line = f"{self.source.name}: {self.present} of {self.total} {self.unit} present in {self.folder}"
-        if self.left_out:
-            line += f" ({len(self.left_out)} under the {EMERGENCY_LICENSE!r} are left out)"
-        return line
+        left_out = f" ({len(self.left_out)} under the {EMERGENCY_LICENSE!r} are left out)" if self.left_out else ""
+        return f"{self.source.name}: {self.present} of {self.total} {self.unit} present in {self.folder}{left_out}"
 
     def __str__(self) -> str:
         """What is there, what is not, the licence and what to cite; ends without a newline."""
-        lines = [self.presence()]
-        if self.missing:
-            lines.append(f"missing: {_listed(self.missing)}")
-        return "\n".join([*lines, f"licence: {self.source.licence}", f"cite: {self.source.citation}"])
+        missing = f"\nmissing: {_count_files(list(self.missing))}" if self.missing else ""
+        return f"{self.presence()}{missing}\nlicence: {self.source.licence}\ncite: {self.source.citation}"
 
 
 def find_source(name: str) -> Source:
@@ -101,24 +98,17 @@ def find_source(name: str) -> Source:
         >>> find_source("pocovid").repository
         'jannisborn/covid19_ultrasound'
     """
-    rows = pd.read_csv(REGISTRY_FOLDER / "sources.csv", keep_default_na=False).to_dict("records")
-    sources = {row["name"]: Source(**row) for row in rows}
-    if name not in sources:
-        raise LusbioError(f"nothing to fetch is called {name!r}; there are {', '.join(sources)}")
-    return sources[name]
+    sources = pd.read_csv(REGISTRY_FOLDER / "sources.csv", keep_default_na=False).set_index("name", drop=False)
+    if name not in sources.index:
+        raise LusbioError(f"nothing to fetch is called {name!r}; there are {', '.join(sources.index)}")
+    return Source(**sources.loc[name])
 
 
 def read_registry(name: str) -> pd.DataFrame:
-    """The upstream files of a public cohort.
-
-    Args:
-        name: As for ``find_source``.
+    """The upstream files of a public cohort (as for ``find_source``).
 
     Returns:
         One row per file: ``path`` (upstream, POSIX), ``bytes`` (int), ``sha256`` (64 hex digits).
-
-    Raises:
-        LusbioError: If there is no such source.
     """
     return pd.read_csv(REGISTRY_FOLDER / f"{find_source(name).name}.csv")
 
@@ -139,12 +129,7 @@ def read_published_table(folder: Path, file: str, name: str, columns: Collection
         CohortError: If the file is missing (says how to get it), unreadable, or lacks a column.
     """
     path = Path(folder) / file
-    if not path.is_file():
-        raise CohortError(path, [f"no such file; {how_to_get(name)}"])
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise CohortError(path, [f"not a comma-separated table in UTF-8 ({error})"]) from error
+    table = read_cells(path, how_to_get(name)).fillna("")
     missing = [column for column in columns if column not in table]
     if missing:
         raise CohortError(path, [f"column {column!r} is missing; is this the published file?" for column in missing])
@@ -156,27 +141,19 @@ def how_to_get(name: str) -> str:
     return f"get it with `lusbio fetch {name}`, or set LUSBIO_DATA to the folder that holds {name}/"
 
 
-def local_report(
-    name: str,
-    *,
-    folder: Path | None = None,
-    registry: pd.DataFrame | None = None,
-    include_emergency_license: bool = False,
-) -> FetchReport:
+def local_report(name: str, *, folder: Path | None = None, registry: pd.DataFrame | None = None) -> FetchReport:
     """Check what of a public cohort is here, without touching the network.
 
     Args:
         name: As for ``find_source``.
         folder: Where it is; default ``data_folder()/name``.
         registry: The files, as from ``read_registry``; default the package's own.
-        include_emergency_license: Count videos under ``EMERGENCY_LICENSE`` as wanted.
 
     Returns:
         The report; ``fetched`` is 0.
     """
     source, folder, files = _plan(name, folder, registry)
-    left_out = () if include_emergency_license else _left_out(source, folder, files)
-    return _report(source, folder, files, _missing(folder, files), left_out or (), 0)
+    return _report(source, folder, files, _missing(folder, files), _left_out(source, folder, files) or (), 0)
 
 
 def fetch(
@@ -211,42 +188,37 @@ def fetch(
     source, folder, files = _plan(name, folder, registry)
     base_url = base_url or f"https://raw.githubusercontent.com/{source.repository}/{source.commit}"
     wrong = _missing(folder, files)
-    downloads = _Downloads(folder, base_url.rstrip("/"), retries)
-    tables = {local: files[local] for local in wrong if not _is_video(local)}
+    videos = list(filter(_is_video, wrong))
+    downloads = _Downloads(folder, base_url.rstrip("/"), files, retries)
     # Tables first: POCOVID's says which videos are not to be fetched.
-    reasons = downloads.fetch_all(tables)
+    reasons = downloads.fetch_all([local for local in wrong if local not in videos])
     left_out = () if include_emergency_license else _left_out(source, folder, files)
-    videos = [local for local in wrong if local not in tables]
     if left_out is None:
         reasons |= dict.fromkeys(videos, "not fetched, as the table with its licence is not here")
     else:
         reasons |= {local: wrong[local] for local in videos if local in left_out}
-        reasons |= downloads.fetch_all({local: files[local] for local in videos if local not in left_out})
-    report = _report(source, folder, files, reasons, left_out or (), downloads.done)
+        reasons |= downloads.fetch_all([local for local in videos if local not in left_out])
+    report = _report(source, folder, files, reasons, left_out or (), len(wrong) - len(reasons))
     if report.missing:
         raise LusbioError(_failure(report, base_url, downloads.gave_up))
     return report
 
 
-Files = dict[str, tuple[str, str, int]]
-"""Upstream path, sha256 and bytes by local path."""
-
-
-def _plan(name: str, folder: Path | None, registry: pd.DataFrame | None) -> tuple[Source, Path, Files]:
+def _plan(name: str, folder: Path | None, registry: pd.DataFrame | None) -> tuple[Source, Path, pd.DataFrame]:
+    """Source, folder, and the registry by local path."""
     source = find_source(name)
-    rows = (read_registry(name) if registry is None else registry)[["path", "sha256", "bytes"]]
-    files = {row[0].removeprefix(source.prefix): row for row in rows.itertuples(index=False, name=None)}
-    return source, Path(folder) if folder else data_folder() / name, files
+    files = read_registry(name) if registry is None else registry
+    return source, folder or data_folder() / name, files.set_index(files["path"].str.removeprefix(source.prefix))
 
 
 def _is_video(local: str) -> bool:
     return PurePosixPath(local).suffix.lower() in VIDEO_SUFFIXES
 
 
-def _missing(folder: Path, files: Files) -> dict[str, str]:
+def _missing(folder: Path, files: pd.DataFrame) -> dict[str, str]:
     """Why a file does not count as present, by local path of those that do not."""
     reasons = {}
-    for local, (_, sha256, _) in files.items():
+    for local, sha256 in files["sha256"].items():
         if not (folder / local).is_file():
             reasons[local] = "not here"
         elif file_sha256(folder / local) != sha256:
@@ -254,7 +226,7 @@ def _missing(folder: Path, files: Files) -> dict[str, str]:
     return reasons
 
 
-def _left_out(source: Source, folder: Path, files: Files) -> tuple[str, ...] | None:
+def _left_out(source: Source, folder: Path, files: pd.DataFrame) -> tuple[str, ...] | None:
     """Videos under the emergency licence; None where the table that says so is not here."""
     if source.name != "pocovid":
         return ()
@@ -263,14 +235,14 @@ def _left_out(source: Source, folder: Path, files: Files) -> tuple[str, ...] | N
     except CohortError:
         return None
     barred = set(rows.loc[rows["License"] == EMERGENCY_LICENSE, "Filename"])
-    return tuple(local for local in files if _is_video(local) and PurePosixPath(local).stem in barred)
+    return tuple(local for local in files.index if _is_video(local) and PurePosixPath(local).stem in barred)
 
 
 def _report(
-    source: Source, folder: Path, files: Files, reasons: dict[str, str], left_out: tuple, fetched: int
+    source: Source, folder: Path, files: pd.DataFrame, reasons: dict[str, str], left_out: tuple, fetched: int
 ) -> FetchReport:
-    videos = [local for local in files if _is_video(local)]
-    unit, counted = ("videos", videos) if videos else ("files", list(files))
+    videos = list(filter(_is_video, files.index))
+    unit, counted = ("videos", videos) if videos else ("files", files.index)
     present = sum(local not in reasons for local in counted)
     missing = {local: reason for local, reason in reasons.items() if local not in left_out}
     return FetchReport(source, folder, unit, len(counted), present, fetched, left_out, missing)
@@ -279,40 +251,36 @@ def _report(
 class _Downloads:
     """Downloads files one after the other and gives up when the connection is gone."""
 
-    def __init__(self, folder: Path, base_url: str, retries: int):
-        self.folder, self.base_url, self.retries = folder, base_url, retries
-        self.done = self.lost_in_a_row = 0
+    def __init__(self, folder: Path, base_url: str, files: pd.DataFrame, retries: int):
+        import pooch
+
+        pooch.get_logger().setLevel("ERROR")
+        urls = (base_url + "/" + files["path"].map(quote)).to_dict()
+        hashes = ("sha256:" + files["sha256"]).to_dict()
+        self.store = pooch.create(folder, "", registry=hashes, urls=urls, retry_if_failed=retries)
+        self.sizes = files["bytes"]
+        self.lost_in_a_row = 0
         self.gave_up = ""  # or why the remaining files are not tried
 
-    def fetch_all(self, files: Files) -> dict[str, str]:
+    def fetch_all(self, names: list[str]) -> dict[str, str]:
         """Fetch files, and return the reason by local path for those that failed."""
         from tqdm import tqdm
 
-        failures = {}
-        total = sum(size for _, _, size in files.values())
-        bar = tqdm(desc="fetching", total=total, unit="B", unit_scale=True, disable=None, leave=False)
-        with bar:
-            for local, (upstream, sha256, size) in files.items():
-                reason = NOT_TRIED if self.gave_up else self._fetch_one(local, upstream, sha256)
-                if reason:
-                    failures[local] = reason
-                else:
-                    self.done += 1
-                bar.update(size)
-        return failures
+        reasons, total = {}, self.sizes[names].sum()
+        with tqdm(desc="fetching", total=total, unit="B", unit_scale=True, disable=None, leave=False) as bar:
+            for local in names:
+                reasons[local] = NOT_TRIED if self.gave_up else self._fetch_one(local)
+                bar.update(self.sizes[local])
+        return {local: reason for local, reason in reasons.items() if reason}
 
-    def _fetch_one(self, local: str, upstream: str, sha256: str) -> str:
+    def _fetch_one(self, local: str) -> str:
         """Fetch one file; returns why it failed, or nothing."""
         import pooch
         import requests
 
-        pooch.get_logger().setLevel("ERROR")
-        urls = {local: f"{self.base_url}/{quote(upstream)}"}
-        hashes = {local: f"sha256:{sha256}"}
-        store = pooch.create(self.folder, "", registry=hashes, urls=urls, retry_if_failed=self.retries)
         lost, reason = False, ""
         try:
-            store.fetch(local, downloader=pooch.HTTPDownloader(timeout=30))
+            self.store.fetch(local, downloader=pooch.HTTPDownloader(timeout=30))
         except requests.HTTPError as error:
             status = error.response.status_code
             # Only "no such file" concerns this file alone; a server that refuses refuses all.
@@ -322,7 +290,7 @@ class _Downloads:
         except ValueError:
             reason = "arrived with a wrong sha256 and was thrown away"
         except OSError as error:
-            self.gave_up = reason = f"{self.folder} cannot be written ({error.strerror or error})"
+            self.gave_up = reason = f"{self.store.path} cannot be written ({error.strerror or error})"
         self.lost_in_a_row = self.lost_in_a_row + 1 if lost else 0
         if self.lost_in_a_row >= LOST_CONNECTIONS:
             self.gave_up = f"{self.lost_in_a_row} files in a row failed, the last because: {reason}"
@@ -331,17 +299,14 @@ class _Downloads:
 
 def _failure(report: FetchReport, base_url: str, gave_up: str) -> str:
     """The one message about everything that is missing."""
-    tried = {local: reason for local, reason in report.missing.items() if reason != NOT_TRIED}
-    rest = [local for local in report.missing if local not in tried]
+    rest = [local for local, reason in report.missing.items() if reason == NOT_TRIED]
     lines = [report.presence(), f"{len(report.missing)} files could not be fetched from {base_url}:"]
-    lines += [f"  {local}: {reason}" for local, reason in tried.items()]
+    lines += [f"  {local}: {reason}" for local, reason in report.missing.items() if reason != NOT_TRIED]
     if rest:
-        lines.append(f"  not tried any more, as {gave_up}: {_listed(rest)}")
+        lines.append(f"  not tried any more, as {gave_up}: {_count_files(rest)}")
     lines.append(f"What is here can be used as it is; `lusbio fetch {report.source.name}` fetches the rest.")
     return "\n".join(lines)
 
 
-def _listed(names: Collection[str], most: int = 3) -> str:
-    """A count with a few examples."""
-    shown = ", ".join(list(names)[:most])
-    return f"{len(names)} files: {shown}" + (", ..." if len(names) > most else "")
+def _count_files(names: list[str]) -> str:
+    return f"{len(names)} files: {list_some(names, most=3)}"
