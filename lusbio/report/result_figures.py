@@ -9,33 +9,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 from sklearn.isotonic import IsotonicRegression
 
+from lusbio.report.cells import METRIC_TITLES
 from lusbio.report.figures import GROUP_COLOURS, INK, MARKERS, SOFT
-from lusbio.report.tables import FEATURE_TITLES, METRIC_TITLES
-from lusbio.vocabulary import BIOMARKERS, TASKS
+from lusbio.vocabulary import BIOMARKERS, Kind, kind_colour, kind_words, title_of
 
-FEATURE_COLOURS = {
-    "end_to_end": "#0072b2",
-    "biomarkers": "#d55e00",
-    "pretrained_on_biomarkers": "#009e73",
-    "lung_severity_features": "#b5569b",
-    "crossfitted_biomarkers": "#c28a00",
-    "true_biomarkers": "#3a3a3a",
-    "trainee_biomarkers": "#56b4e9",
-    "frozen_biomarkers": "#332288",
-    "adapted_biomarkers": "#117733",
-    "mixed_biomarkers": "#882255",
-    "fused_biomarkers": "#d6409f",
-    "pretrained_on_simulated": "#7d6bd0",
-    "raters_two_bits": "#8c6510",
-    "adapted_biomarkers_all_places": "#4a7d1e",
-    "pretrained_on_simulated_all_places": "#5a3fb0",
-    "pooled_pixels": "#4f5d6b",
-    "metadata": "#87919b",
-    "file_metadata": "#7a6a58",
-    "source_id": "#b06a3b",
-}
-"""Apart for colour-blind eyes too; floors are greys and browns. Source: Okabe and Ito, pink and orange darker, to be
-read as text; for what rests on simulated patients, Tol's muted palette."""
 OTHER_COLOURS = ("#3a3a3a", "#56b4e9", "#009e73", "#b5569b")
 
 
@@ -51,39 +28,26 @@ def plot_results(table: pd.DataFrame, task: str, metric: str, *, ax: Axes) -> Ax
         task: Of the table.
         metric: ``"auc"`` or ``"accuracy"``.
         ax: Where to draw.
-
-    Returns:
-        The axes.
     """
     places = _place_rows(table, "features", "classifier")
     rows = table[(table["task"] == task) & (table["metric"] == metric)]
     y = [places[key] for key in zip(rows["features"], rows["classifier"], strict=True)]
-    colours = [feature_colour(features) for features in rows["features"]]
+    colours = [kind_colour(features) for features in rows["features"]]
     ax.hlines(y, rows["ci_low"], rows["ci_high"], color=colours, lw=2)
     ax.scatter(rows["mean"], y, c=colours, s=20, zorder=3)
     ax.scatter(rows["published_mean"], y, facecolors="none", edgecolors=INK, s=26, lw=0.8, zorder=4)
-    titles = {name: (f"{feature_title(name)} (not here)", SOFT) for name in table["features"]}
-    titles |= {name: (feature_title(name), feature_colour(name)) for name in rows["features"]}
+    titles = {name: (f"{kind_words(name)} (not here)", SOFT) for name in table["features"]}
+    titles |= {name: (kind_words(name), kind_colour(name)) for name in rows["features"]}
     _name_rows(places, titles, ax)
     if "auc" in metric:
         ax.axvline(50, color=SOFT, lw=1, ls="--", zorder=0)
-    ax.set(title=TASKS[task].title if task in TASKS else task, xlabel=_metric_label(metric))
+    ax.set(title=title_of(task), xlabel=_metric_label(metric))
     _explain_marks("mean, 95 % interval", "published", rows["published_mean"].notna().any(), ax)
     return ax
 
 
-def feature_title(name: str) -> str:
-    """What a classifier decides from, in words: ``"lung_severity_features"`` is ``"lung severity features"``."""
-    return FEATURE_TITLES.get(name, name.replace("_", " "))
-
-
-def feature_colour(name: str) -> str:
-    """The colour of what a classifier decides from, the same in every figure; anchors are grey."""
-    return FEATURE_COLOURS.get(name, "#6c7a89")
-
-
 def _metric_label(metric: str) -> str:
-    return {"auc": "AUC"}.get(metric, metric.replace("_", " ")) + " (%)"
+    return METRIC_TITLES.get(metric, metric.replace("_", " ")) + " (%)"
 
 
 def _place_rows(table: pd.DataFrame, group: str, name: str) -> dict[tuple[str, str], float]:
@@ -145,9 +109,6 @@ def plot_confusion(counts: pd.DataFrame, *, ax: Axes) -> Axes:
     Args:
         counts: Rows are true classes, columns decided classes, both in the order to show.
         ax: Where to draw.
-
-    Returns:
-        The axes.
     """
     shares = counts.div(counts.sum(axis=1).replace(0, 1), axis=0)
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -171,14 +132,11 @@ def plot_reliability(table: pd.DataFrame, *, ax: Axes) -> Axes:
         table: Columns ``route, bin_mean, observed, low, high, count``; probabilities from 0 to 1, a
             row per route and bin. The size of a point grows with ``count``.
         ax: Where to draw.
-
-    Returns:
-        The axes.
     """
     ax.plot([0, 1], [0, 1], color=SOFT, lw=1, ls="--", zorder=0)
     for k, (route, rows) in enumerate(table.groupby("route", sort=False)):
         rows = rows.sort_values("bin_mean")
-        colour, label = _route_colour(route, k), feature_title(str(route))
+        colour, label = _route_colour(route, k), kind_words(str(route))
         ax.vlines(rows["bin_mean"], rows["low"], rows["high"], color=colour, lw=1.2, alpha=0.6)
         line = {"color": colour, "lw": 1.2, "marker": MARKERS[k % 6], "ms": 3}
         ax.plot(rows["bin_mean"], rows["observed"], label=label, **line)
@@ -192,7 +150,7 @@ def plot_reliability(table: pd.DataFrame, *, ax: Axes) -> Axes:
 
 def _route_colour(route: str, k: int) -> str:
     """The colour of its features where the route is named after them, else one by its turn."""
-    return FEATURE_COLOURS.get(str(route), OTHER_COLOURS[k % len(OTHER_COLOURS)])
+    return kind_colour(route) if route in list(Kind) else OTHER_COLOURS[k % len(OTHER_COLOURS)]
 
 
 def plot_cost(table: pd.DataFrame, metric: str = "auc", *, ax: Axes) -> Axes:
@@ -208,7 +166,7 @@ def plot_cost(table: pd.DataFrame, metric: str = "auc", *, ax: Axes) -> Axes:
         The axes.
     """
     rows = table.sort_values("mean")
-    colours = [feature_colour(name) for name in rows["features"]]
+    colours = [kind_colour(name) for name in rows["features"]]
     ax.vlines(rows["minutes"], rows["ci_low"], rows["ci_high"], color=colours, lw=1.2, alpha=0.45)
     ax.scatter(rows["minutes"], rows["mean"], c=colours, s=26, zorder=3)
     span = max(rows["ci_high"].max() - rows["ci_low"].min(), 1e-9)
@@ -216,7 +174,7 @@ def plot_cost(table: pd.DataFrame, metric: str = "auc", *, ax: Axes) -> Axes:
     heights = _spread((rows["mean"].to_numpy() - bottom) / (top - bottom), 0.055 if len(rows) < 18 else 1 / len(rows))
     for row, height, colour in zip(rows.itertuples(), heights, colours, strict=True):
         ax.annotate(
-            f"{row.classifier} · {feature_title(row.features)}",
+            f"{row.classifier} · {kind_words(row.features)}",
             (row.minutes, row.mean),
             (1.04, height),
             textcoords="axes fraction",
@@ -256,9 +214,6 @@ def plot_label_efficiency(table: pd.DataFrame, metric: str = "auc", *, ax: Axes)
             most 1; ``patients`` that are labelled; percent.
         metric: What ``mean`` is, for the axis.
         ax: Where to draw.
-
-    Returns:
-        The axes.
     """
     routes = list(dict.fromkeys(table["route"]))
     for k, route in enumerate(routes):
@@ -274,7 +229,7 @@ def plot_label_efficiency(table: pd.DataFrame, metric: str = "auc", *, ax: Axes)
             elinewidth=1,
             marker=MARKERS[k % 6],
             ms=5,
-            label=feature_title(str(route)),
+            label=kind_words(str(route)),
         )
     patients = table.groupby("fraction")["patients"].max()
     ax.set_xscale("log", base=2)
@@ -292,9 +247,6 @@ def plot_importance(table: pd.DataFrame, *, ax: Axes) -> Axes:
     Args:
         table: Columns ``biomarker`` (its column name, or the name of a group), ``mean``, ``sd``: drop in AUC, points.
         ax: Where to draw.
-
-    Returns:
-        The axes.
     """
     titles = {b.name: f"{b.group}: {b.option}" for b in BIOMARKERS}
     groups = {b.name: b.group for b in BIOMARKERS}
@@ -322,9 +274,6 @@ def plot_agreement(table: pd.DataFrame, *, ax: Axes) -> Axes:
         table: Columns ``rater, metric, value, low, high``, x 100; optionally ``published``, drawn as an
             open circle.
         ax: Where to draw.
-
-    Returns:
-        The axes.
     """
     places = _place_rows(table, "metric", "rater")
     y = [places[key] for key in zip(table["metric"], table["rater"], strict=True)]
@@ -336,7 +285,7 @@ def plot_agreement(table: pd.DataFrame, *, ax: Axes) -> Axes:
     ax.scatter(published, y, facecolors="none", edgecolors=INK, s=70, lw=0.8, zorder=4)
     words = {name: METRIC_TITLES.get(name, name.replace("_", " ")) for name in table["metric"]}
     _name_rows(places, {name: (words[name][0].upper() + words[name][1:], INK) for name in words}, ax)
-    ax.set_yticks(list(places.values()), [feature_title(rater) for _, rater in places], fontsize=8)
+    ax.set_yticks(list(places.values()), [kind_words(rater) for _, rater in places], fontsize=8)
     ax.axvline(0, color=SOFT, lw=1, ls="--", zorder=0)
     ax.set(xlim=(min(0, table["low"].min()) - 2, 102), xlabel="agreement (x 100)")
     ax.set_title("Agreement with the specialist")

@@ -1,84 +1,16 @@
 """Why: where in a video the network saw a finding, and which findings a decision rests on."""
 
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
-from lusbio.cohorts.load import load_cohort
-from lusbio.cohorts.targets import BIOMARKER_TASK
 from lusbio.experts.classifiers import Expert
-from lusbio.network import USUAL_BACKBONE
-from lusbio.profiles import PROFILES, find_profile
-from lusbio.runs.spec import PreparedCohort, Run, is_finished, load_run, prepare_cohort, runs_folder, training_code
-from lusbio.runs.train import execute_many
 from lusbio.vocabulary import BIOMARKER_FLAGS, BIOMARKERS
-
-TINY = replace(
-    PROFILES["smoke"],
-    name="tiny",
-    training=replace(PROFILES["smoke"].training, frames=8, image_size=64, epochs=4, clips_per_epoch=128),
-    patients=48,
-    video_size=96,
-    video_frames=(16, 24),
-)
-"""What can be simulated and trained within a minute on one core, where nothing better is there yet."""
 
 ABSENT = ("none", "N/A")
 """Options that say that something is not there: nothing in an image to point at."""
 
 FEWEST_CELLS = 7
 """Cells along a side that a heat map needs to say where: what the last stage has for frames of 224 pixels."""
-
-
-def find_or_train(
-    cohort: str, profile: str, jobs: int = 1, say: Callable[[str], None] = print
-) -> tuple[PreparedCohort, Run]:
-    """The newest finished biomarker run of a cohort and profile; where there is none, a tiny one is trained.
-
-    Args:
-        cohort: Name or folder, see ``load_cohort``.
-        profile: Name of the profile to look for.
-        jobs: Videos at a time, where they are simulated or decoded.
-        say: Takes lines that say which it is, and progress.
-
-    Returns:
-        The cohort as the run saw it, and the run: of the first fold where it is there, of the code at hand.
-
-    Raises:
-        CohortError: If the cohort is not there or not usable.
-        LusbioError: If nothing can be learnt from it.
-    """
-    settings = find_profile(profile)
-    candidates = _finished_runs(cohort, profile)
-    if candidates:
-        prepared = prepare_cohort(load_cohort(cohort, settings, jobs), settings, jobs)
-        for run in candidates:
-            if (run.spec.data, run.spec.protocol) == (prepared.data, prepared.protocol):
-                say(f"the network is that of run {run.folder.name}, profile {profile}")
-                return prepared, run
-    say(
-        f"There is no finished biomarker run of profile {profile} for this cohort. A tiny network stands in, "
-        "trained within about a minute; it has seen too little to be trusted. `make paper` trains real ones."
-    )
-    prepared = prepare_cohort(load_cohort(cohort, TINY, jobs), TINY, jobs)
-    (run,) = execute_many(prepared.specs(BIOMARKER_TASK, "scratch")[:1], prepared, say=say)
-    return prepared, run
-
-
-def _finished_runs(cohort: str, profile: str) -> list[Run]:
-    """Biomarker runs of a cohort and profile, of the code at hand: low folds first, among equals the newest."""
-    found = []
-    for folder in runs_folder().glob(f"{BIOMARKER_TASK}-fold*"):
-        if not is_finished(folder) or (run := load_run(folder)).info["code"] != training_code(USUAL_BACKBONE):
-            continue
-        spec = run.spec
-        usual = spec.backbone == USUAL_BACKBONE and spec.label_fraction == 1 and not spec.starts_from
-        if usual and spec.profile == profile and spec.cohort in (cohort, Path(cohort).name):
-            found.append((spec.fold, -(folder / "run.json").stat().st_mtime, run))
-    return [run for _, _, run in sorted(found, key=lambda entry: entry[:2])]
 
 
 def compute_heat(

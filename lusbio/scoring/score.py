@@ -1,13 +1,16 @@
 """From a folder of weights and experts to numbers for a video that nobody has seen.
 
-A *model folder* is what ``lusbio train --final`` writes: the biomarker network (safetensors), one
-expert per task (skops) and ``card.json``, which says what it was made from. A finished biomarker
-run can be scored with too; it has no experts.
+A *model folder* is what ``lusbio train --final`` writes: the biomarker network (safetensors), one expert per task
+(skops) and ``card.json``, which says what it was made from. A finished biomarker run can be scored with too; it has no
+experts.
 """
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+import os
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,52 +18,39 @@ import numpy as np
 import pandas as pd
 
 from lusbio.cohorts.folder import videos_below
-from lusbio.cohorts.targets import BIOMARKER_TASK
 from lusbio.errors import CohortError, LusbioError, VideoError
 from lusbio.experts.classifiers import Expert, load_expert
 from lusbio.experts.inputs import fill_masked
 from lusbio.network import USUAL_BACKBONE
-from lusbio.profiles import TrainingSettings
+from lusbio.runs.predict import Model, load_module, make_dataset, predict_batches
 from lusbio.runs.spec import RunSpec, is_finished, load_run, runs_folder, training_code
-from lusbio.scoring.many_videos import check_files, look_at_each
-from lusbio.videos import VIDEO_SUFFIXES, CachedVideo, DecodedVideo
-from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
+from lusbio.videos import VIDEO_SUFFIXES, DecodedVideo, VideoInfo, read_video
+from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, TASKS
 
 CARD_FILE = "card.json"
-WEIGHTS_FILE = "weights.safetensors"
 
 BLOCK = 16
-"""Videos that are handed over at a time when many are scored: experts take one or sixteen rows in about
-the same time. (Engineering choice.)"""
+"""Videos that are handed over at a time when many are scored: experts take one or sixteen rows in about the same time.
+(Engineering choice.)"""
+
+WORKERS = 8
+"""Most videos in memory at a time. With the paper's clips a network takes a few hundred megabytes for each, so that a
+machine with many cores must not take one per core. (Engineering choice.)"""
 
 
 @dataclass(frozen=True)
-class Model:
-    """What videos are scored with.
+class ScoringModel:
+    """What videos are scored with: a biomarker network, and an expert by task (none for a run)."""
 
-    Attributes:
-        folder: A model folder or a finished biomarker run.
-        spec: What its network was trained as.
-        masked: Biomarkers that were never learnt.
-        experts: Expert by task; empty for a run.
-    """
-
-    folder: Path
-    spec: RunSpec
-    masked: tuple[str, ...]
+    network: Model
     experts: dict[str, Expert]
 
-    @property
-    def settings(self) -> TrainingSettings:
-        """Frames, size and clips that the network takes."""
-        return self.spec.training
 
-
-def find_model(folder: Path | None) -> Model:
+def find_model(folder: Path | None) -> ScoringModel:
     """A model folder, a run, or by default the best suited finished biomarker run.
 
-    That is the one of the largest profile; among equals the one that learnt most biomarkers, then
-    the newest. Runs of other code are passed over: their weights may mean something else.
+    That is the one of the largest profile; among equals the one that learnt most biomarkers, then the newest. Runs of
+    other code are passed over: their weights may mean something else.
 
     Args:
         folder: A model folder or a biomarker run's folder; None to look for a run.
@@ -72,20 +62,25 @@ def find_model(folder: Path | None) -> Model:
         LusbioError: If there is none, or it is broken, and how to make one.
     """
     if folder is None:
-        return _find_run()
+        return ScoringModel(_find_run(), {})
     if (folder / CARD_FILE).is_file():
-        try:
-            card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-            spec, masked, tasks = (RunSpec.from_json(card["network"]), tuple(card["masked"]), list(card["experts"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise LusbioError(f"{folder / CARD_FILE}: not the card of a model ({type(error).__name__})") from error
-        return Model(folder, spec, masked, {task: load_expert(folder / f"{task}.skops") for task in tasks})
+        return _read_card(folder)
     if not is_finished(folder):
         raise LusbioError(f"{folder}: neither a model folder (no {CARD_FILE}) nor a finished run (no run.json)")
     run = load_run(folder)
     if run.spec.task != BIOMARKER_TASK:
         raise LusbioError(f"{folder}: a run for {run.spec.task}, expected one for {BIOMARKER_TASK}")
-    return Model(folder, run.spec, tuple(run.info["masked"]), {})
+    return ScoringModel(Model.of_run(run), {})
+
+
+def _read_card(folder: Path) -> ScoringModel:
+    try:
+        card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+        network = Model(folder, RunSpec.from_json(card["network"]), tuple(card["masked"]))
+        tasks = list(card["experts"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise LusbioError(f"{folder / CARD_FILE}: not the card of a model ({type(error).__name__})") from error
+    return ScoringModel(network, {task: load_expert(folder / f"{task}.skops") for task in tasks})
 
 
 def _find_run() -> Model:
@@ -94,9 +89,9 @@ def _find_run() -> Model:
         if not is_finished(folder):
             continue
         info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        if info["code"] != training_code(USUAL_BACKBONE):  # of other code, or of another backbone
+        if info["code"] != training_code(USUAL_BACKBONE) or info["spec"].get("own"):  # of other code or backbone
             continue
-        model = Model(folder, RunSpec.from_json(info["spec"]), tuple(info["masked"]), {})
+        model = Model(folder, RunSpec.from_json(info["spec"]), tuple(info["masked"]))
         size = model.settings.frames * model.settings.image_size**2
         candidates.append(((size, -len(model.masked), (folder / "run.json").stat().st_mtime), model))
     if not candidates:
@@ -108,30 +103,27 @@ def find_videos(places: Sequence[Path]) -> dict[str, Path]:
     """The video files of files and folders, each under a name of its own.
 
     Args:
-        places: Video files, and folders that are searched for them, subfolders included, hidden
-            files and folders left out.
+        places: Video files, and folders that are searched for them, subfolders included, hidden files and folders left
+            out.
 
     Returns:
-        File by ``video_id``, in the order given, those of a folder sorted. The id is the file's name
-        without suffix; where that would repeat, the path as given.
+        File by ``video_id``, in the order given, those of a folder sorted. The id is the file's name without suffix;
+        where that would repeat, the path as given.
 
     Raises:
         LusbioError: If a folder holds no video.
     """
     found: list[Path] = []
     for place in places:
-        if place.is_dir():
-            inside = videos_below(place)
-            if not inside:
-                raise LusbioError(f"{place}: no video in this folder (looked for {', '.join(VIDEO_SUFFIXES)})")
-            found += [place / path for path in inside]
-        else:
-            found.append(place)
+        inside = [place / path for path in videos_below(place)] if place.is_dir() else [place]
+        if not inside:
+            raise LusbioError(f"{place}: no video in this folder (looked for {', '.join(VIDEO_SUFFIXES)})")
+        found += inside
     stems = Counter(path.stem for path in found)
     return {path.stem if stems[path.stem] == 1 else str(path): path for path in found}
 
 
-def score_videos(paths: dict[str, Path], model: Model) -> pd.DataFrame:
+def score_videos(paths: dict[str, Path], model: ScoringModel) -> pd.DataFrame:
     """Biomarkers, and what the experts make of them, for videos without labels.
 
     Args:
@@ -139,23 +131,23 @@ def score_videos(paths: dict[str, Path], model: Model) -> pd.DataFrame:
         model: From ``find_model``.
 
     Returns:
-        One row per video: ``video_id``, 38 probabilities by biomarker name (NaN for those that the
-        model never learnt), and for each task of the model the class probabilities ``task=class`` (NaN
-        for classes that it never learnt; those of a task sum to 1).
+        One row per video: ``video_id``, ``frames`` that decode and ``seconds`` that they last (NaN where the file does
+        not say how fast), 38 probabilities by biomarker name (NaN for those that the model never learnt), and for each
+        task of the model the class probabilities ``task=class`` (NaN for classes that it never learnt; those of a task
+        sum to 1).
 
     Raises:
-        CohortError: With one line for every video that does not decode. ``score_in_blocks`` hands over
-            the rows of the others before it raises.
+        CohortError: With one line for every video that does not decode. ``score_in_blocks`` hands over the rows of the
+            others before it raises.
     """
     return pd.concat(score_in_blocks(paths, model), ignore_index=True)
 
 
-def score_in_blocks(paths: dict[str, Path], model: Model) -> Iterator[pd.DataFrame]:
+def score_in_blocks(paths: dict[str, Path], model: ScoringModel) -> Iterator[pd.DataFrame]:
     """Scores as they are ready: the next videos are decoded and looked at while the caller has a block.
 
-    Files that are missing, empty or of another type are named before anything is decoded. Any other
-    broken video shows only when it is decoded; it has no row, the rest is scored all the same, and
-    the error that names it comes last.
+    Files that are missing, empty or of another type are named before anything is decoded. Any other broken video shows
+    only when it is decoded; it has no row, the rest is scored all the same, and the error that names it comes last.
 
     Args:
         paths: Video file by ``video_id``, as from ``find_videos``.
@@ -169,8 +161,8 @@ def score_in_blocks(paths: dict[str, Path], model: Model) -> Iterator[pd.DataFra
     """
     check_files(paths.values())
     broken: list[str] = []
-    found: dict[str, np.ndarray] = {}
-    for video_id, result in zip(paths, _find_in_each(paths.values(), model), strict=True):
+    found: dict[str, tuple[np.ndarray, VideoInfo]] = {}
+    for video_id, result in zip(paths, _find_in_each(paths.values(), model.network), strict=True):
         if isinstance(result, VideoError):
             broken.append(str(result))
             continue
@@ -184,118 +176,96 @@ def score_in_blocks(paths: dict[str, Path], model: Model) -> Iterator[pd.DataFra
         raise CohortError("videos", broken)
 
 
-def _find_in_each(paths: Iterable[Path], model: Model) -> Iterator[np.ndarray | VideoError]:
-    """Biomarkers (38,) of each video, or why it does not decode.
+def check_files(paths: Iterable[Path]) -> None:
+    """Refuse files that need not be decoded to see that they are no videos: missing, empty, or of another type."""
+    broken = []
+    for path in paths:
+        if not path.is_file() or path.suffix.lower() not in VIDEO_SUFFIXES or not path.stat().st_size:
+            try:
+                read_video(path, 1)  # says which of the three it is
+            except VideoError as error:
+                broken.append(str(error))
+    if broken:
+        raise CohortError("videos", broken)
 
-    The network sees one clip at a time, whose activations stay in a core's cache, and each once: in a
-    short video several of the evaluation clips are the same.
+
+def _find_in_each(paths: Iterable[Path], model: Model) -> Iterator[tuple[np.ndarray, VideoInfo] | VideoError]:
+    """Biomarkers (38,) of each video and what its file turned out to be, or why it does not decode.
+
+    The network sees one clip at a time, whose activations stay in a core's cache, and each once: in a short video
+    several of the evaluation clips are the same.
     """
     from lusbio.network import clips
 
-    module, settings = _load_module(model), model.settings
+    module, settings = load_module(model), model.settings
 
     def find(frames: np.ndarray) -> np.ndarray:
         starts = clips.evaluation_starts(len(frames), settings.frames, settings.evaluation_clips)
         starts, times = np.unique(starts, return_counts=True)
-        dataset = _make_dataset([DecodedVideo(frames)] * len(starts), model)
+        dataset = make_dataset([DecodedVideo(frames)] * len(starts), model)
         one_by_one = (dataset.__getitems__([item]) for item in enumerate(starts.tolist()))
-        return np.average(_predict(module, one_by_one, model), axis=0, weights=times)
+        return np.average(predict_batches(module, one_by_one, model), axis=0, weights=times)
 
     return look_at_each(paths, settings.image_size, find)
 
 
-def _ask_experts(found: dict[str, np.ndarray], model: Model) -> pd.DataFrame:
+def look_at_each(
+    paths: Iterable[Path], size: int, look: Callable[[np.ndarray], np.ndarray]
+) -> Iterator[tuple[np.ndarray, VideoInfo] | VideoError]:
+    """Decode videos and do something with the frames of each, on all cores.
+
+    A thread decodes a video, looks at it and forgets the frames; meanwhile others look at other videos. Each computes
+    with one thread of torch, so that what is found in a video depends neither on the videos beside it nor on the number
+    of cores. They take turns at decoding, which is short beside a network and in parallel costs several times as much:
+    ``read_video`` holds off garbage collections that hold up everybody, and two at once get in each other's way.
+
+    Args:
+        paths: Video files; any number of them.
+        size: Height and width of the frames, in pixels.
+        look: Takes frames, uint8 (N, size, size), in a thread of its own; what it returns is kept.
+
+    Yields:
+        What ``look`` made of each video, with what its file is, or why it does not decode, in the order of ``paths``.
+    """
+    import torch
+
+    from lusbio.network.training import one_thread
+
+    turn = threading.Lock()
+
+    def decode_and_look(path: Path) -> tuple[np.ndarray, VideoInfo] | VideoError:
+        try:
+            with turn:
+                frames, info = read_video(path, size)
+        except VideoError as error:
+            return error
+        return look(frames), info
+
+    workers = min(os.cpu_count() or 1, WORKERS)
+    with one_thread(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        coming: deque[Future] = deque()
+        for path in paths:
+            coming.append(pool.submit(decode_and_look, path))
+            if len(coming) == 2 * workers:  # as many wait as are looked at: nobody idles when one is long
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+
+
+def _ask_experts(found: dict[str, tuple[np.ndarray, VideoInfo]], model: ScoringModel) -> pd.DataFrame:
     """A row per video: what the network found in it, and what the experts make of that."""
-    probabilities = np.stack(list(found.values()))
-    scores = pd.DataFrame(probabilities, columns=list(BIOMARKER_NAMES))
-    scores.insert(0, "video_id", list(found))
+    probabilities = np.stack([biomarkers for biomarkers, _ in found.values()])
+    infos = [info for _, info in found.values()]
+    seconds = [round(info.frames / info.fps, 2) if info.fps else np.nan for info in infos]
+    known = {"video_id": list(found), "frames": [info.frames for info in infos], "seconds": seconds}
+    scores = pd.DataFrame(known).join(pd.DataFrame(probabilities, columns=list(BIOMARKER_NAMES)))
     for task, expert in model.experts.items():
-        names = [f"{task}={name}" for name in TASKS[task].classes]
         decided = expert.predict_probabilities(fill_masked(probabilities))
         decided[:, find_never_learnt(expert)] = np.nan
-        scores[names] = decided
+        scores[[f"{task}={name}" for name in TASKS[task].classes]] = decided
     return scores
 
 
 def find_never_learnt(expert: Expert) -> np.ndarray:
-    """Classes of its task that no training patient of an expert had.
-
-    Args:
-        expert: Fitted.
-
-    Returns:
-        Their numbers, int64.
-    """
+    """The classes of its task, as numbers, that no training patient of a fitted expert had."""
     return np.setdiff1d(np.arange(expert.n_classes), expert.model.classes_)
-
-
-def find_biomarkers(videos: Sequence[CachedVideo | DecodedVideo], model: Model) -> np.ndarray:
-    """What a model's network finds in decoded videos, averaged over its evaluation clips.
-
-    Args:
-        videos: Decoded at the size that the model takes.
-        model: From ``find_model``.
-
-    Returns:
-        Probabilities, float64 (V, 38); NaN for biomarkers that the model never learnt.
-    """
-    return predict_videos(videos, model, model.settings.evaluation_clips)
-
-
-def predict_videos(videos: Sequence[CachedVideo | DecodedVideo], model: Model, n_clips: int) -> np.ndarray:
-    """What a network says of decoded videos, whatever it was trained for.
-
-    Args:
-        videos: Decoded at the size that the model takes.
-        model: Its network finds biomarkers or decides a task.
-        n_clips: Clips per video that are averaged.
-
-    Returns:
-        Probabilities, float64 (V, K); NaN for biomarkers that the model never learnt.
-    """
-    from lusbio.network import clips
-
-    loader = clips.evaluation_loader(_make_dataset(videos, model), np.arange(len(videos)), n_clips)
-    return _predict(_load_module(model), loader, model)
-
-
-def _make_dataset(videos: Sequence[CachedVideo | DecodedVideo], model: Model):
-    """The clips of videos without labels."""
-    import torch
-
-    from lusbio.network import clips
-
-    return clips.ClipDataset(videos, torch.full((len(videos),), -1), model.settings.frames)
-
-
-def _predict(module, batches: Iterable[dict], model: Model) -> np.ndarray:
-    """Probabilities, float64 (rows, K), averaged over the clips of a row; NaN for what was never learnt."""
-    from lusbio.network import training
-
-    probabilities = training.predict(module, batches, device=module.device)[0].astype(np.float64)
-    probabilities[:, np.isin(model.spec.outputs, model.masked)] = np.nan
-    return probabilities
-
-
-def _load_module(model: Model):
-    """A model's network with what turns its logits into probabilities, where it is to compute."""
-    from lusbio.network import training
-
-    module = training.VideoModule(
-        load_network(model),
-        multilabel=model.spec.task == BIOMARKER_TASK,
-        settings=model.settings,
-        steps_per_epoch=1,
-        seed=0,
-    )
-    return module.to(training.choose_device()).eval()
-
-
-def load_network(model: Model):
-    """The network of a model, in evaluation mode."""
-    from lusbio.network.weights import load_weights
-    from lusbio.runs.assembly import make_network
-
-    network = make_network(model.spec.backbone, len(model.spec.outputs), model.settings.frames)
-    load_weights(network, model.folder / WEIGHTS_FILE)
-    return network.eval()
