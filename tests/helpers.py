@@ -1,0 +1,267 @@
+"""What several test files need: a tiny cohort and study, and runs, rows, videos and weights that are made up.
+
+Test modules import from here and never from each other.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from lusbio.cohorts.table import Cohort, check_table
+from lusbio.experts.rows import Row
+from lusbio.profiles import PROFILES, Profile
+from lusbio.runs.spec import PreparedCohort, Run, prepare_cohort
+from lusbio.runs.study import Study, as_study
+from lusbio.statistics.bootstrap import HeldOut
+from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, DISEASE, SEVERITY, TASKS, Kind
+
+if TYPE_CHECKING:
+    import torch
+
+    from lusbio.paper.leakage import LadderVideos
+
+SMALL = replace(PROFILES["smoke"].training, frames=2, image_size=32, epochs=3, clips_per_epoch=16, batch_size=8)
+TINY = replace(PROFILES["smoke"], name="tiny", training=SMALL)
+"""A profile of which a run takes about a second."""
+
+RESNET50_BLOCKS = (3, 4, 6, 3)
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
+# --- a cohort: severity is brightness, the disease is where a bright bar lies ---
+
+
+def make_small_cohort(folder: Path, patients: int = 20, videos: int = 2, simulated: bool = True) -> Cohort:
+    """Write ``patients * videos`` arrays of 6 frames, 32 x 32 pixels, and their table."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for patient in range(patients):
+        severity = patient % 4
+        disease = TASKS[DISEASE].classes[patient % 3]
+        for k in range(videos):
+            frames = rng.integers(0, 40, (6, 32, 32)) + 50 * severity
+            frames[:, 3 + 10 * (patient % 3) : 9 + 10 * (patient % 3)] = 250
+            path = folder / "videos" / f"p{patient}_v{k}.npy"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, frames.clip(0, 255).astype(np.uint8))
+            findings = dict.fromkeys(BIOMARKER_NAMES, np.nan)
+            findings[BIOMARKER_NAMES[0]] = float(severity < 2)
+            findings[BIOMARKER_NAMES[5]] = float(patient % 3 == 1)
+            findings[BIOMARKER_NAMES[7]] = 1.0  # only one value: has to be masked
+            rows.append(
+                {
+                    "video_id": path.stem,
+                    "patient_id": f"p{patient}",
+                    "path": str(path.relative_to(folder)),
+                    "lung_severity": str(severity),
+                    "disease": disease,
+                    "sf_value": 450.0 - 60 * severity,
+                    **findings,
+                }
+            )
+    table = check_table(pd.DataFrame(rows), folder)
+    return Cohort("small", table, folder, simulated=simulated)
+
+
+def small_study(
+    folder: Path, jobs: int = 1, *, profile: Profile = TINY, protocol: str | None = None, **cohort
+) -> Study:
+    """The small cohort as a study: ``**cohort`` goes to ``make_small_cohort``."""
+    return as_study(prepare_cohort(make_small_cohort(folder, **cohort), profile, jobs, protocol), jobs)
+
+
+def as_pocovid(cohort: Cohort, name: str = "pocovid") -> Cohort:
+    """The cohort with sources, conservative groups of two patients, and one video of the other probe."""
+    patient = cohort.table["patient_id"].str[1:].astype(int)
+    group = [f"{k // 2 % 4}-g{k // 2}" for k in patient]
+    table = cohort.table.assign(group_id=group, probe=["linear"] + ["convex"] * (len(patient) - 1))
+    return replace(cohort, table=table, name=name, simulated=False, notes=("40 of 131 videos present",))
+
+
+# --- runs, rows and videos of a ladder that nobody trained ---
+
+
+def made_up_run(prepared: PreparedCohort, folder, task: str = BIOMARKER_TASK, fold: int = 0, masked=()) -> Run:
+    """A run whose biomarker 0 tells severity 0 and 1 from 2 and 3, and 1 tells odd from even; no training."""
+    folder.mkdir(exist_ok=True)
+    severity = prepared.table["lung_severity"].astype(int).to_numpy()
+    n_outputs = len(BIOMARKER_NAMES) if task == BIOMARKER_TASK else 4
+    p = np.full((len(severity), n_outputs), 0.5 if task == BIOMARKER_TASK else 0.0)
+    if task == BIOMARKER_TASK:
+        p[:, 0], p[:, 1] = severity < 2, severity % 2
+    else:
+        p[np.arange(len(severity)), severity] = 1
+    predictions = pd.DataFrame({"video_id": prepared.table["video_id"], "split": prepared.splits(fold)})
+    predictions[[f"p_{k}" for k in range(n_outputs)]] = p
+    spec = prepared.specs(task, initial_weights="scratch")[fold]
+    info = {
+        "masked": list(masked),
+        "initial_weights": "scratch",
+        "device": "CPU",
+        "precision": "32-true",
+        "versions": {},
+        "best_epoch": 1,
+        "trained_on": 1,
+    }
+    return Run(folder, spec, info, predictions, p[:, :1].repeat(512, 1).astype(np.float32), minutes=1.5)
+
+
+def made_up_row(features: str, classifier: str, seed: int, skill: float = 1.0, validation_accuracy: float = 0.5) -> Row:
+    """Three runs that decide lung severity of the same 60 videos of 20 patients, the better the larger ``skill``."""
+    rng, patients = np.random.default_rng(seed), np.random.default_rng(0)
+    held_out = []
+    for _ in range(3):
+        labels = patients.integers(0, 4, 60)  # the same whatever is made of them
+        scores = rng.normal(size=(60, 4))
+        scores[np.arange(60), labels] += skill
+        p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+        held_out.append(HeldOut(labels, p, np.repeat(np.arange(20).astype(str), 3), np.arange(60)))
+    right = np.arange(100) >= 100 * validation_accuracy
+    validated = HeldOut(right.astype(int), np.tile([1.0, 0, 0, 0], (100, 1)), np.arange(100), np.arange(100))
+    kind = Kind(features)
+    return Row(kind, classifier, SEVERITY, tuple(held_out), (validated,) * 3, tuple("0123"), minutes=1.5)
+
+
+def make_ladder_videos(
+    labels_of_group, *, videos=4, signal=0.0, fingerprint=("group", 2.0), n_sources=6, seed=0
+) -> "LadderVideos":
+    """Videos whose frames show, each as its own pattern, the class (``signal``) and one of the units."""
+    from lusbio.experts.baselines import FRAMES
+    from lusbio.paper.leakage import LadderVideos
+
+    rng = np.random.default_rng(seed)
+    n_groups = len(labels_of_group)
+    group = np.repeat(np.arange(n_groups), videos)
+    labels = np.asarray(labels_of_group)[group]
+    units = pd.DataFrame(
+        {
+            "video": [f"v{k}" for k in range(len(group))],
+            "patient": [f"p{k // 2}" for k in range(len(group))],
+            "group": [f"{g % n_sources}-g{g}" for g in group],
+            "source": [str(g % n_sources) for g in group],
+        }
+    )
+    unit, strength = fingerprint
+    owner = pd.factorize(units[unit])[0]
+    patterns, classes = rng.normal(size=(owner.max() + 1, 196)), rng.normal(size=(labels.max() + 1, 196))
+    video = strength * patterns[owner] + signal * classes[labels]
+    pixels = video[:, None] + rng.normal(size=(len(group), FRAMES, 196))
+    files = pd.DataFrame({"width": 100.0 + 10 * labels, "height": 100.0, "fps": np.nan, "frames": 30.0})
+    files["container"] = np.where(labels == 0, ".avi", ".mp4")
+    names = tuple(f"class {k}" for k in range(labels.max() + 1))
+    return LadderVideos(DISEASE, np.arange(len(group)), labels, names, pixels, files, units)
+
+
+# --- files of videos ---
+
+
+def moving_bar(n_frames: int = 20, size: int = 64) -> np.ndarray:
+    """A bright bar that moves down one pixel per frame: uint8 (n_frames, size, size)."""
+    frames = np.full((n_frames, size, size), 40, np.uint8)
+    for t in range(n_frames):
+        frames[t, 10 + t : 16 + t] = 220
+    return frames
+
+
+def broken_files(folder: Path, good: Path) -> dict[str, Path]:
+    """One file for each way of being broken, by the reason that the error must give."""
+    import av
+
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "text.mp4").write_text("this is not a video\n" * 50)
+    (folder / "half.mp4").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    (folder / "notes.txt").write_text("hello")
+    (folder / "text.dcm").write_text("hello " * 100)
+    np.save(folder / "floats.npy", np.zeros((3, 4, 4)))
+    np.savez(folder / "several.npz", a=np.zeros(3))
+    (folder / "several.npz").rename(folder / "several.npy")
+    with av.open(str(folder / "whole.avi"), "w") as container:
+        stream = container.add_stream("rawvideo", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 64, "bgr24"
+        for frame in np.tile(moving_bar(), (5, 1, 1)):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray").reformat(format="bgr24")))
+        container.mux(stream.encode())
+    whole = (folder / "whole.avi").read_bytes()
+    # Cut between two frames: nothing but the announced count tells that something is missing.
+    (folder / "truncated.avi").write_bytes(whole[: whole.rindex(b"00d", 0, len(whole) // 2)])
+    names = {
+        "is empty": "empty.mp4",
+        "does not decode": "text.mp4",
+        "does not decode as a video": "half.mp4",
+        "file type '.txt'": "notes.txt",
+        "not a readable DICOM": "text.dcm",
+        "expected uint8": "floats.npy",
+        "archive of several": "several.npy",
+        "announced frames decode": "truncated.avi",
+        "cannot be opened": "absent.mp4",
+    }
+    return {reason: folder / name for reason, name in names.items()}
+
+
+# --- weights by torchvision's names ---
+
+
+def random_resnet50(n_outputs: int = 5) -> dict[str, "torch.Tensor"]:
+    """Tensors by torchvision's names, with batch statistics that matter; one grey channel in."""
+    import torch
+    from torch import nn
+
+    state: dict[str, torch.Tensor] = {}
+
+    def add_kernel(name: str, channels_out: int, channels_in: int, size: int) -> None:
+        state[f"{name}.weight"] = torch.empty(channels_out, channels_in, size, size)
+        nn.init.kaiming_normal_(state[f"{name}.weight"], mode="fan_out", nonlinearity="relu")
+
+    def add_norm(name: str, channels: int) -> None:
+        for parameter, low, high in (("weight", 0.5, 1), ("bias", -0.2, 0.2), ("running_mean", -0.2, 0.2)):
+            state[f"{name}.{parameter}"] = torch.empty(channels).uniform_(low, high)
+        state[f"{name}.running_var"] = torch.empty(channels).uniform_(0.5, 2)
+
+    add_kernel("conv1", 64, 1, 7)
+    add_norm("bn1", 64)
+    channels = 64
+    for stage, n_blocks in enumerate(RESNET50_BLOCKS):
+        inner = 64 * 2**stage
+        for block in range(n_blocks):
+            name = f"layer{stage + 1}.{block}"
+            sizes = ((inner, channels, 1), (inner, inner, 3), (4 * inner, inner, 1))
+            for number, size in enumerate(sizes, 1):
+                add_kernel(f"{name}.conv{number}", *size)
+                add_norm(f"{name}.bn{number}", size[0])
+            if block == 0:
+                add_kernel(f"{name}.downsample.0", 4 * inner, channels, 1)
+                add_norm(f"{name}.downsample.1", 4 * inner)
+            channels = 4 * inner
+    state["fc.weight"], state["fc.bias"] = torch.randn(n_outputs, channels) / 45, torch.randn(n_outputs)
+    return state
+
+
+def see_frames(state: dict[str, "torch.Tensor"], frames: "torch.Tensor", stages: int = 4) -> "torch.Tensor":
+    """The first stages of a 2-D ResNet-50, written down independently: (B, 1, H, W) -> maps."""
+    import torch
+    import torch.nn.functional as F
+
+    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
+        statistics = (state[f"{name}.{p}"] for p in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(x, *statistics)
+
+    def conv(x: torch.Tensor, name: str, **settings) -> torch.Tensor:
+        return F.conv2d(x, state[f"{name}.weight"], **settings)
+
+    x = F.max_pool2d(norm(conv(frames, "conv1", stride=2, padding=3), "bn1").relu(), 3, 2, 1)
+    for stage in range(stages):
+        for block in range(RESNET50_BLOCKS[stage]):
+            name, stride = f"layer{stage + 1}.{block}", 2 if stage and not block else 1
+            y = norm(conv(x, f"{name}.conv1"), f"{name}.bn1").relu()
+            y = norm(conv(y, f"{name}.conv2", stride=stride, padding=1), f"{name}.bn2").relu()
+            y = norm(conv(y, f"{name}.conv3"), f"{name}.bn3")
+            if not block:
+                x = norm(conv(x, f"{name}.downsample.0", stride=stride), f"{name}.downsample.1")
+            x = (x + y).relu()
+    return x
