@@ -3,27 +3,21 @@ import pytest
 import sklearn.metrics
 
 from lusbio.errors import LusbioError
-from lusbio.statistics.bootstrap import (
-    agreement,
-    bootstrap_metrics,
-    draw_group_counts,
-    estimate,
-    holm,
-    paired_difference,
-)
-from lusbio.statistics.metrics import biomarker_metrics, task_metrics
-from lusbio.statistics.weighted_metrics import (
-    weighted_agreement,
+from lusbio.statistics.bootstrap import HeldOut, draw_group_counts, draw_means, estimate, holm, paired_difference
+from lusbio.statistics.metrics import (
+    biomarker_metrics,
+    calibration,
+    detection,
+    rater_agreement,
+    task_metrics,
     weighted_auc,
-    weighted_biomarker_metrics,
-    weighted_calibration,
-    weighted_detection,
-    weighted_task_metrics,
 )
 
 
-def made_up_run(n_groups: int = 12, n_classes: int = 4, seed: int = 0, skill: float = 1.0, ties: bool = False):
-    """Three videos per group, whose labels are mostly the same; labels, probabilities, groups."""
+def made_up_run(
+    n_groups: int = 12, n_classes: int = 4, seed: int = 0, skill: float = 1.0, ties: bool = False
+) -> HeldOut:
+    """Three videos per group, whose labels are mostly the same."""
     rng = np.random.default_rng(seed)
     groups = np.repeat([f"g{group:02d}" for group in range(n_groups)], 3)
     usual = rng.integers(n_classes, size=n_groups).repeat(3)
@@ -32,7 +26,11 @@ def made_up_run(n_groups: int = 12, n_classes: int = 4, seed: int = 0, skill: fl
         np.random.default_rng(seed + 1).gamma(1.0, size=(len(groups), n_classes)) + skill * np.eye(n_classes)[labels]
     )
     scores = np.ceil(2 * scores) if ties else scores
-    return labels, scores / scores.sum(axis=1, keepdims=True), groups
+    return HeldOut(labels, scores / scores.sum(axis=1, keepdims=True), groups)
+
+
+def intervals_of(runs, draws: int, seed: int = 0) -> dict[str, tuple[float, float]]:
+    return {name: (found.low, found.high) for name, found in estimate(runs, draws, seed=seed).items()}
 
 
 def resampled(weights: np.ndarray) -> np.ndarray:
@@ -84,14 +82,14 @@ def test_weighted_auc_equals_scikit_learns_with_weights_and_on_resampled_data(ti
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("n_classes", [2, 4, 7])
 def test_weighted_metrics_equal_those_of_the_resampled_videos(n_classes, ties):
-    labels, probabilities, groups = made_up_run(8, n_classes, seed=n_classes, ties=ties)
+    labels, probabilities, groups, _ = made_up_run(8, n_classes, seed=n_classes, ties=ties)
     weights = draw_group_counts(groups, 40, seed=0)
-    ours = weighted_task_metrics(labels, probabilities, weights)
+    ours = task_metrics(labels, probabilities, weights)
     absent = 0
     for draw, weight in enumerate(weights):
         rows = resampled(weight)
         expected = task_metrics(labels[rows], probabilities[rows])
-        absent += bool(expected.pop("absent_classes"))
+        absent += len(set(labels[rows])) < n_classes
         assert {name: values[draw] for name, values in ours.items()} == pytest.approx(expected, nan_ok=True)
     assert absent or n_classes == 2, "the draws should leave classes out, or this shows little"
 
@@ -104,11 +102,10 @@ def test_weighted_biomarker_metrics_equal_those_of_the_resampled_videos():
     labels[:, 7] = np.nan
     labels[3] = np.nan
     weights = draw_group_counts(np.arange(30) // 3, 20, seed=0)
-    ours = weighted_biomarker_metrics(labels, probabilities, weights)
+    ours = biomarker_metrics(labels, probabilities, weights)
     for draw, weight in enumerate(weights):
         rows = resampled(weight)
         expected = biomarker_metrics(labels[rows], probabilities[rows])
-        expected.pop("aucs")
         assert {name: values[draw] for name, values in ours.items()} == pytest.approx(expected)
 
 
@@ -117,7 +114,7 @@ def test_weighted_agreement_equals_scikit_learns():
     first = rng.integers(4, size=50)
     second = np.where(rng.random(50) < 0.5, first, rng.integers(4, size=50))
     weights = draw_group_counts(np.arange(50) // 4, 20, seed=0)
-    ours = weighted_agreement(first, second, weights)
+    ours = rater_agreement(first, second, weights)
     kappa = sklearn.metrics.cohen_kappa_score
     for draw, weight in enumerate(weights):
         assert ours["agreement"][draw] == pytest.approx(np.average(first == second, weights=weight))
@@ -129,9 +126,9 @@ def test_weighted_agreement_equals_scikit_learns():
 
 
 def test_weighted_calibration_equals_that_of_the_resampled_videos():
-    labels, probabilities, groups = made_up_run(8, 3)
+    labels, probabilities, groups, _ = made_up_run(8, 3)
     weights = draw_group_counts(groups, 20, seed=0)
-    ours = weighted_calibration(labels, probabilities, weights)
+    ours = calibration(labels, probabilities, weights)
     for draw, weight in enumerate(weights):
         rows = resampled(weight)
         expected = sklearn.metrics.brier_score_loss(labels[rows], probabilities[rows], labels=[0, 1, 2])
@@ -144,51 +141,50 @@ def test_weighted_detection_equals_recall_of_either_side():
     rng = np.random.default_rng(0)
     positive, said_yes = rng.random(40) < 0.4, rng.random(40) < 0.5
     weights = draw_group_counts(np.arange(40) // 4, 20, seed=0)
-    ours = weighted_detection(positive, said_yes, weights)
+    ours = detection(positive, said_yes, weights)
     for draw, weight in enumerate(weights):
         for name, side in (("sensitivity", True), ("specificity", False)):
             expected = sklearn.metrics.recall_score(
                 positive, said_yes, pos_label=side, sample_weight=weight, zero_division=np.nan
             )
             assert ours[name][draw] == pytest.approx(expected, nan_ok=True)
-    nobody = weighted_detection(np.zeros(3, dtype=bool), np.ones(3, dtype=bool), np.ones((1, 3)))
+    nobody = detection(np.zeros(3, dtype=bool), np.ones(3, dtype=bool), np.ones((1, 3)))
     assert np.isnan(nobody["sensitivity"]).all() and (nobody["specificity"] == 0).all()
 
 
 def test_an_estimate_is_the_value_on_all_videos_with_the_interval_of_the_bootstrap():
     runs = [made_up_run(seed=0), made_up_run(seed=2)]
-    found = estimate(runs, 100, 0, weighted_task_metrics)
-    intervals = bootstrap_metrics(runs, 100, seed=0)
-    for name, (value, low, high) in found.items():
-        assert (low, high) == intervals[name]
-        assert value == pytest.approx(np.mean([task_metrics(run[0], run[1])[name] for run in runs]))
+    drawn = draw_means(runs, 100)
+    for name, found in estimate(runs, 100).items():
+        by_run = [task_metrics(run.labels, run.probabilities)[name] for run in runs]
+        assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn[name], [0.025, 0.975])))
+        assert (found.value, found.sd) == pytest.approx((np.mean(by_run), np.std(by_run)))
 
 
 def test_intervals_hold_the_value_and_shrink_with_patients():
     few, many = made_up_run(12), made_up_run(200)
-    narrow, wide = (bootstrap_metrics([run], 300, seed=0) for run in (many, few))
-    value = task_metrics(many[0], many[1])
+    narrow, wide = (intervals_of([run], 300) for run in (many, few))
+    value = task_metrics(many.labels, many.probabilities)
     for name, (low, high) in narrow.items():
         assert low < value[name] < high
         assert high - low < wide[name][1] - wide[name][0]
-    assert bootstrap_metrics([few], 300, seed=0) == wide
-    assert bootstrap_metrics([few], 300, seed=1) != wide
+    assert intervals_of([few], 300) == wide
+    assert intervals_of([few], 300, seed=1) != wide
 
 
 def test_runs_on_the_same_patients_share_every_draw():
     """Three equal runs say no more than one; three independent ones would seem to."""
     run = made_up_run(20)
-    three, one = (bootstrap_metrics(runs, 200, seed=0) for runs in ([run, run, run], [run]))
+    three, one = (intervals_of(runs, 200) for runs in ([run, run, run], [run]))
     for name, interval in one.items():
         assert three[name] == pytest.approx(interval)
 
 
 def test_runs_on_other_patients_are_drawn_apart():
     """Five folds of 20 patients each are about as sure as 100 patients."""
-    labels, probabilities, groups = made_up_run(100)
-    folds = [(labels[k : k + 60], probabilities[k : k + 60], groups[k : k + 60]) for k in range(0, 300, 60)]
-    apart = bootstrap_metrics(folds, 400, seed=0)["accuracy"]
-    together = bootstrap_metrics([(labels, probabilities, groups)], 400, seed=0)["accuracy"]
+    run = made_up_run(100)
+    folds = [run.keep(np.arange(k, k + 60)) for k in range(0, 300, 60)]
+    apart, together = (intervals_of(runs, 400)["accuracy"] for runs in (folds, [run]))
     np.testing.assert_allclose(apart, together, atol=0.03)
 
 
@@ -202,7 +198,7 @@ def test_a_95_percent_interval_covers_the_truth_about_95_percent_of_the_time():
         right = rng.random(160) < easy
         probabilities = np.eye(2)[np.where(right, labels, 1 - labels)]
         for unit, drawn in (("patients", groups), ("videos", np.arange(160))):
-            low, high = bootstrap_metrics([(labels, probabilities, drawn)], 200, seed=trial)["accuracy"]
+            low, high = intervals_of([HeldOut(labels, probabilities, drawn)], 200, seed=trial)["accuracy"]
             covered[unit] += low <= 0.7 <= high
     assert 0.89 <= covered["patients"] / 200 <= 0.98
     assert covered["videos"] / 200 < 0.85
@@ -210,13 +206,13 @@ def test_a_95_percent_interval_covers_the_truth_about_95_percent_of_the_time():
 
 def test_a_method_does_not_differ_from_itself():
     run = made_up_run()
-    for difference in paired_difference([run], [run], 100, seed=0).values():
-        assert difference == (0, 0, 0, 1)
+    for difference in paired_difference([run], [run], 100).values():
+        assert difference == (0, 0, 0, 0, 1)
 
 
 def test_a_better_method_is_found_and_the_sign_follows_the_order():
     good, bad = made_up_run(60, skill=2.0), made_up_run(60, skill=0.2)
-    forth, back = (paired_difference(pair[:1], pair[1:], 200, seed=0) for pair in ([good, bad], [bad, good]))
+    forth, back = (paired_difference(pair[:1], pair[1:], 200) for pair in ([good, bad], [bad, good]))
     for name in forth:
         assert 0 < forth[name].low < forth[name].value < forth[name].high
         assert forth[name].p_value == pytest.approx(2 / 201)
@@ -227,32 +223,32 @@ def test_a_better_method_is_found_and_the_sign_follows_the_order():
 def test_equal_methods_are_seldom_called_different():
     p_values = []
     for trial in range(60):
-        labels, probabilities, groups = made_up_run(30, seed=2 * trial)
-        other = (labels, made_up_run(30, seed=2 * trial)[1][:, [1, 0, 3, 2]], groups)
-        same_skill = np.random.default_rng(trial).random(len(labels)) < 0.5
-        first = np.where(same_skill[:, None], probabilities, other[1])
-        second = np.where(same_skill[:, None], other[1], probabilities)
-        result = paired_difference([(labels, first, groups)], [(labels, second, groups)], 200, seed=trial)
+        run = made_up_run(30, seed=2 * trial)
+        other = run.probabilities[:, [1, 0, 3, 2]]
+        same_skill = np.random.default_rng(trial).random((len(run.labels), 1)) < 0.5
+        first = run._replace(probabilities=np.where(same_skill, run.probabilities, other))
+        second = run._replace(probabilities=np.where(same_skill, other, run.probabilities))
+        result = paired_difference([first], [second], 200, seed=trial)
         p_values.append(result["accuracy"].p_value)
     assert np.mean(np.array(p_values) < 0.05) < 0.15
 
 
 def test_runs_of_other_videos_cannot_be_paired():
-    labels, probabilities, groups = made_up_run()
+    run = made_up_run()
     with pytest.raises(LusbioError, match="differ in number, labels or groups"):
-        paired_difference([(labels, probabilities, groups)], [(labels, probabilities, groups[::-1])], 10, 0)
+        paired_difference([run], [run._replace(groups=run.groups[::-1])], 10)
     with pytest.raises(LusbioError, match="differ in number, labels or groups"):
-        paired_difference([(labels, probabilities, groups)], [], 10, 0)
+        paired_difference([run], [], 10)
     with pytest.raises(LusbioError, match="36 labels for 3 groups"):
-        bootstrap_metrics([(labels, probabilities, groups[:3])], 10, 0)
+        estimate([run._replace(groups=run.groups[:3])], 10)
 
 
 def test_classes_that_draws_leave_out_cause_no_warning_and_no_nan():
     labels = np.array([0, 0, 0, 0, 1, 2])
     probabilities = np.eye(3)[[0, 0, 1, 0, 1, 1]]
-    intervals = bootstrap_metrics([(labels, probabilities, np.arange(6))], 200, seed=0)
+    intervals = intervals_of([HeldOut(labels, probabilities, np.arange(6))], 200)
     assert np.isfinite(list(intervals.values())).all()
-    one_class = bootstrap_metrics([(np.zeros(6, dtype=int), probabilities, np.arange(6))], 20, seed=0)
+    one_class = intervals_of([HeldOut(np.zeros(6, dtype=int), probabilities, np.arange(6))], 20)
     assert np.isnan(one_class["auc"]).all()
     assert np.isfinite(one_class["f1"]).all()
 
@@ -260,21 +256,25 @@ def test_classes_that_draws_leave_out_cause_no_warning_and_no_nan():
 def test_agreement_has_known_values_and_averages_runs():
     specialist = np.array([0, 1, 2, 3] * 10)
     groups = np.arange(40) // 4
-    same = agreement([(specialist, specialist, groups)], 50, seed=0)
-    assert all(estimate == pytest.approx((1, 1, 1)) for estimate in same.values())
+
+    def agree(*runs: tuple, draws: int = 50):
+        return estimate([HeldOut(*run) for run in runs], draws, rater_agreement)
+
+    same = agree((specialist, specialist, groups))
+    assert all(found == pytest.approx((1, 0, 1, 1)) for found in same.values())
     off_by_one = np.minimum(specialist + 1, 3)
-    shifted = agreement([(specialist, off_by_one, groups)], 50, seed=0)
+    shifted = agree((specialist, off_by_one, groups))
     assert shifted["agreement"].value == 0.25
     assert shifted["kappa"].value < shifted["quadratic_kappa"].value
-    both = agreement([(specialist, specialist, groups), (specialist, off_by_one, groups)], 50, seed=0)
+    both = agree((specialist, specialist, groups), (specialist, off_by_one, groups))
     assert both["agreement"].value == pytest.approx((1 + 0.25) / 2)
-    alone = agreement([(np.zeros(4, dtype=int), np.zeros(4, dtype=int), np.arange(4))], 20, seed=0)
-    assert alone["agreement"] == (1, 1, 1)
+    alone = agree((np.zeros(4, dtype=int), np.zeros(4, dtype=int), np.arange(4)), draws=20)
+    assert alone["agreement"] == (1, 0, 1, 1)
     assert np.isnan(alone["kappa"]).all()
     with pytest.raises(LusbioError, match="expected class indices"):
-        agreement([(specialist, specialist.astype(float), groups)], 10, 0)
+        agree((specialist, specialist.astype(float), groups), draws=10)
     with pytest.raises(LusbioError, match="below 0"):
-        agreement([(specialist, specialist - 1, groups)], 10, 0)
+        agree((specialist, specialist - 1, groups), draws=10)
 
 
 def test_holm_never_lowers_a_p_value_and_keeps_their_order():
