@@ -185,7 +185,7 @@ def widen(
     heading = heading or (lambda cell: f"{title_of(cell['task'])}, {METRIC_TITLES[cell['metric']]}")
     lines = [line for _, line in cells.iterrows()]
     cells = cells.assign(column=list(map(heading, lines)), text=list(map(format_one, lines)))
-    rows = pd.MultiIndex.from_frame(cells[list(by)].drop_duplicates())
+    rows = cells.set_index(list(by)).index.unique()
     wide = cells.pivot(index=list(by), columns="column", values="text").reindex(rows)
     wide = wide[list(dict.fromkeys(cells["column"]))].fillna("—").reset_index().rename_axis(columns=None)
     return wide.assign(features=wide["features"].map(kind_words)) if "features" in wide else wide
