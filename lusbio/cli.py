@@ -168,26 +168,21 @@ def run_train(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from lusbio.cohorts.load import load_cohort
     from lusbio.network import OTHER_BACKBONE, USUAL_BACKBONE
-    from lusbio.runs.origin import settle_initial_weights
     from lusbio.runs.plan import list_grid, list_specs
-    from lusbio.runs.spec import prepare_cohort
-    from lusbio.runs.train import execute_many
-    from lusbio.scoring.final_model import default_model_folder, train_final
+    from lusbio.runs.study import open_study
 
-    profile = find_profile(options.profile)
-    cohort = load_cohort(options.cohort, profile, options.jobs)
-    prepared = prepare_cohort(cohort, profile, options.jobs, protocol="final" if options.final else None)
+    study = open_study(options.profile, options.cohort, options.jobs, protocol="final" if options.final else None)
+    for backbone in (USUAL_BACKBONE,) if options.final or options.table1 else (USUAL_BACKBONE, OTHER_BACKBONE):
+        _say(study.describe_weights(backbone))
     if options.final:
-        folder = options.out or default_model_folder(cohort.name, profile.name)
-        train_final(prepared, folder, settle_initial_weights(prepared, say=_say), options.jobs, _say)
+        from lusbio.scoring.final_model import default_model_folder, train_final
+
+        folder = options.out or default_model_folder(study.cohort.name, study.profile.name)
+        train_final(study, folder, _say)
         print(folder)
         return
-    backbones = (USUAL_BACKBONE,) if options.table1 else (USUAL_BACKBONE, OTHER_BACKBONE)
-    weights = {name: settle_initial_weights(prepared, name, _say) for name in backbones}
-    specs = list_specs(prepared, weights[USUAL_BACKBONE]) if options.table1 else list_grid(prepared, weights)
-    for run in execute_many(specs, prepared, options.jobs):
+    for run in study.train(list_specs(study) if options.table1 else list_grid(study)):
         print(run.folder)
 
 
@@ -196,7 +191,8 @@ def run_score(options: argparse.Namespace) -> None:
     from lusbio.scoring.score import find_model, find_videos, score_in_blocks
 
     videos, model = find_videos(options.videos), find_model(options.model)
-    print(f"scored with {model.folder.name}, trained on {model.spec.cohort}", file=sys.stderr)
+    network = model.network
+    print(f"scored with {network.folder.name}, trained on {network.spec.cohort}", file=sys.stderr)
     for number, scores in enumerate(score_in_blocks(videos, model)):
         scores.to_csv(sys.stdout, index=False, header=not number, float_format="%.4f", lineterminator="\n")
         sys.stdout.flush()

@@ -9,24 +9,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from small_cohort import TINY, make_small_cohort
+from helpers import TINY, make_small_cohort
 
-from lusbio.cohorts.targets import BIOMARKER_TASK
 from lusbio.experts.classifiers import fit_expert
 from lusbio.network.tsm import TSMResNet18
 from lusbio.report.figures import plot_heat
+from lusbio.runs import study as studies
 from lusbio.runs.spec import prepare_cohort
+from lusbio.runs.study import as_study, find_or_train
 from lusbio.runs.train import execute
-from lusbio.scoring import explain as explanations
-from lusbio.scoring.explain import (
-    choose_frames,
-    compute_heat,
-    describe_tree_path,
-    find_or_train,
-    pick_visible,
-    pick_winners,
-)
-from lusbio.vocabulary import BIOMARKER_GROUPS, BIOMARKER_NAMES, BIOMARKERS
+from lusbio.scoring import explain
+from lusbio.scoring.explain import choose_frames, compute_heat, describe_tree_path, pick_visible, pick_winners
+from lusbio.vocabulary import BIOMARKER_GROUPS, BIOMARKER_NAMES, BIOMARKER_TASK, BIOMARKERS
 
 
 def clips_with_squares(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -110,7 +104,7 @@ def test_what_speaks_against_an_output_gives_no_heat():
 
 @pytest.mark.parametrize(("side", "stage"), [(224, 4), (112, 3), (64, 2), (32, 1), (16, 1)])
 def test_the_stage_has_cells_enough_to_say_where(side, stage):
-    assert explanations._choose_stage(side) == stage
+    assert explain._choose_stage(side) == stage
 
 
 def test_the_hottest_frames_come_in_order_of_time():
@@ -210,15 +204,15 @@ def test_only_trees_over_biomarkers_have_a_path():
 def test_a_finished_run_is_used_and_without_one_a_tiny_network_is_trained(tmp_path, monkeypatch):
     cohort = make_small_cohort(tmp_path / "small")
     monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "build"))
-    monkeypatch.setattr(explanations, "load_cohort", lambda name, profile, jobs: cohort)
-    monkeypatch.setattr(explanations, "TINY", TINY)
+    monkeypatch.setattr(studies, "load_cohort", lambda name, profile, jobs: cohort)
+    monkeypatch.setattr(studies, "TINY", TINY)
     said: list[str] = []
     prepared, run = find_or_train("small", "smoke", say=said.append)
     assert said[0].startswith("There is no finished biomarker run of profile smoke")
     assert any("epoch 3/3" in line for line in said) and run.spec.profile == prepared.profile.name == "tiny"
 
-    real = prepare_cohort(cohort, replace(TINY, name="smoke"))
-    monkeypatch.setattr(explanations, "find_profile", lambda name: real.profile)
+    real = as_study(prepare_cohort(cohort, replace(TINY, name="smoke")))
+    monkeypatch.setattr(studies, "find_profile", lambda name: real.profile)
     specs = real.specs(BIOMARKER_TASK)
     folders = [execute(replace(spec, training=replace(spec.training, epochs=1)), real) for spec in specs[1::-1]]
     said.clear()

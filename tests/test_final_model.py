@@ -1,10 +1,11 @@
 from dataclasses import replace
 
 import pytest
-from small_cohort import TINY, make_small_cohort
+from helpers import TINY, make_small_cohort, silent
 
 from lusbio.runs.mixed_cohort import find_one_sided
 from lusbio.runs.spec import prepare_cohort
+from lusbio.runs.study import as_study
 from lusbio.scoring.final_model import train_final
 from lusbio.scoring.score import find_model, find_videos, score_videos
 from lusbio.vocabulary import BIOMARKER_NAMES
@@ -26,13 +27,13 @@ def trained(real, tmp_path_factory):
     simulated.table[ONLY_SIMULATED] = (simulated.table["lung_severity"] > "1").astype(float)
     asked, folder = [], tmp_path_factory.mktemp("model")
 
-    def load(name, profile, jobs):
+    def open_simulated(profile, name, jobs):
         asked.append(name)
-        return replace(simulated, name=name)
+        return as_study(prepare_cohort(replace(simulated, name=name), TINY))
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("lusbio.scoring.final_model.load_cohort", load)
-        card = train_final(prepare_cohort(real, TINY, protocol="final"), folder, "scratch")
+        patched.setattr("lusbio.scoring.final_model.open_study", open_simulated)
+        card = train_final(as_study(prepare_cohort(real, TINY, protocol="final")), folder, silent)
     return card, folder, asked
 
 
@@ -58,21 +59,21 @@ def test_where_everything_is_labelled_nothing_is_simulated(real, tmp_path, monke
     complete = replace(real, table=table)
     assert set(find_one_sided(real.table)) == set(BIOMARKER_NAMES) - {BIOMARKER_NAMES[0], BIOMARKER_NAMES[5]}
     assert find_one_sided(table) == []
-    monkeypatch.setattr("lusbio.scoring.final_model.load_cohort", None)  # calling it would raise
+    monkeypatch.setattr("lusbio.scoring.final_model.open_study", None)  # calling it would raise
     for cohort in (complete, replace(real, simulated=True)):
-        prepared = prepare_cohort(cohort, TINY, protocol="final")
-        assert train_final(prepared, tmp_path / str(cohort.simulated), "scratch")["simulated_only"] == []
+        study = as_study(prepare_cohort(cohort, TINY, protocol="final"))
+        assert train_final(study, tmp_path / str(cohort.simulated), silent)["simulated_only"] == []
 
 
 def test_convex_patients_get_convex_simulated_ones(real, tmp_path, monkeypatch):
     asked = []
 
-    def load(name, profile, jobs):
+    def open_simulated(profile, name, jobs):
         asked.append(name)
         raise InterruptedError
 
-    monkeypatch.setattr("lusbio.scoring.final_model.load_cohort", load)
+    monkeypatch.setattr("lusbio.scoring.final_model.open_study", open_simulated)
     convex = replace(real, table=real.table.assign(probe="convex"))
     with pytest.raises(InterruptedError):
-        train_final(prepare_cohort(convex, TINY, protocol="final"), tmp_path, "scratch")
+        train_final(as_study(prepare_cohort(convex, TINY, protocol="final")), tmp_path, silent)
     assert asked == ["synthetic_convex"]

@@ -7,12 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lusbio.experts.inputs import MAJORITY, SHUFFLED
-from lusbio.paper import real_patients
-from lusbio.paper.generalization import SOURCE_ONLY
-from lusbio.paper.leakage import FILES, PIXELS, SOURCE
 from lusbio.report.result_figures import (
-    FEATURE_COLOURS,
     _spread,
     plot_agreement,
     plot_confusion,
@@ -22,8 +17,7 @@ from lusbio.report.result_figures import (
     plot_reliability,
     plot_results,
 )
-from lusbio.report.tables import FEATURE_TITLES
-from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKERS
+from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKERS, Kind
 
 
 @pytest.fixture
@@ -84,17 +78,18 @@ def test_a_row_of_results_lies_at_the_same_height_for_every_task():
     plt.close(figure)
 
 
-def test_every_feature_with_a_title_has_a_colour_but_those_that_nothing_was_learnt_for():
-    assert set(FEATURE_TITLES) - set(FEATURE_COLOURS) == {SHUFFLED, MAJORITY, SOURCE_ONLY}
-    assert set(real_patients.FLOORS) | {PIXELS, FILES, SOURCE} <= set(FEATURE_COLOURS)
+def test_every_kind_of_row_has_a_colour_of_its_own_but_those_that_nothing_was_learnt_for():
+    grey = {Kind.SHUFFLED, Kind.MAJORITY, Kind.SOURCE_ONLY, Kind.DIFFERENCE}
+    coloured = [kind.colour for kind in Kind if kind not in grey]
+    assert len(set(coloured)) == len(coloured) and {kind.colour for kind in grey} == {Kind.MAJORITY.colour}
+    assert Kind.MAJORITY.colour not in coloured and len({kind.words for kind in Kind}) == len(Kind)
 
 
-def test_no_two_features_share_a_colour_and_results_wear_it(ax):
-    assert len(set(FEATURE_COLOURS.values())) == len(FEATURE_COLOURS)
+def test_results_wear_the_colours_of_their_kinds(ax):
     table = results([("end_to_end", "E2E", "disease", 60.0), ("biomarkers", "RF", "disease", 65.0)])
     plot_results(table, "disease", "auc", ax=ax)
     worn = [matplotlib.colors.to_hex(colour) for colour in ax.collections[1].get_facecolors()]
-    assert worn == [FEATURE_COLOURS["end_to_end"], FEATURE_COLOURS["biomarkers"]]
+    assert worn == [Kind.END_TO_END.colour, Kind.BIOMARKERS.colour]
 
 
 def test_a_confusion_matrix_is_coloured_by_share_and_says_counts(ax):
@@ -188,5 +183,5 @@ def test_agreement_stands_metric_by_metric_with_the_published_one_open(ax):
     plot_agreement(table, ax=ax)
     assert ax.collections[1].get_offsets()[:, 0].tolist() == table["value"].tolist()
     assert [label.get_text() for label in ax.get_yticklabels()] == ["trainee", "biomarkers"] * 2
-    assert [text.get_text() for text in ax.texts] == ["Percent", "Kappa"]
+    assert [text.get_text() for text in ax.texts] == ["Percent", "Kappa x 100"]
     assert ax.get_legend().get_texts()[-1].get_text() == "published" and ax.get_xlim()[0] < -9

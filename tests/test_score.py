@@ -1,24 +1,29 @@
 import dataclasses
+import gc
 import itertools
 import json
 import shutil
+import threading
+import weakref
 
 import numpy as np
 import pandas as pd
 import pytest
-from small_cohort import TINY, make_small_cohort
-from test_videos import broken_files, moving_bar
+from helpers import TINY, broken_files, make_small_cohort, moving_bar, silent
 
 from lusbio.cli import main
-from lusbio.cohorts.targets import BIOMARKER_TASK
-from lusbio.errors import CohortError, LusbioError
+from lusbio.errors import CohortError, LusbioError, VideoError
 from lusbio.experts.inputs import fill_masked
+from lusbio.runs.predict import predict_videos
 from lusbio.runs.spec import prepare_cohort
+from lusbio.runs.study import as_study
 from lusbio.runs.train import execute
 from lusbio.scoring.final_model import train_final
-from lusbio.scoring.score import find_biomarkers, find_model, find_videos, score_in_blocks, score_videos
-from lusbio.videos import DecodedVideo, decode_video, encode_video
-from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
+from lusbio.scoring.score import check_files, find_model, find_videos, look_at_each, score_in_blocks, score_videos
+from lusbio.videos import DecodedVideo, decode_video, encode_video, read_video
+from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, TASKS
+
+PATIENCE_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +34,7 @@ def cohort(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model_folder(cohort, tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
-    train_final(prepare_cohort(cohort, TINY, protocol="final"), folder, "scratch")
+    train_final(as_study(prepare_cohort(cohort, TINY, protocol="final")), folder, silent)
     return folder
 
 
@@ -54,7 +59,7 @@ def test_a_moved_model_scores_as_before(model_folder, cohort, tmp_path):
 
 def test_scores_have_38_biomarkers_and_a_probability_per_class(model_folder, cohort):
     scores = score_videos(find_videos(cohort.video_paths()[:4]), find_model(model_folder))
-    assert list(scores.columns[:39]) == ["video_id", *BIOMARKER_NAMES] and len(scores) == 4
+    assert list(scores.columns[:41]) == ["video_id", "frames", "seconds", *BIOMARKER_NAMES] and len(scores) == 4
     for task in TASKS.values():
         columns = [f"{task.name}={name}" for name in task.classes]
         np.testing.assert_allclose(scores[columns].sum(axis=1), 1, atol=1e-6)
@@ -70,7 +75,7 @@ def test_a_run_scores_as_it_predicted(cohort):
     predictions = pd.read_csv(folder / "predictions.csv")
     scores = score_videos(find_videos(prepared.cohort.video_paths()), find_model(folder))
     np.testing.assert_allclose(scores[BIOMARKER_NAMES[0]], predictions["p_0"], atol=0.01)  # bfloat16, other batches
-    assert find_model(None).folder.name.startswith(BIOMARKER_TASK)
+    assert find_model(None).network.folder.name.startswith(BIOMARKER_TASK)
 
 
 @pytest.fixture
@@ -88,18 +93,19 @@ def videos(tmp_path):
 def model(model_folder):
     """A model that takes four clips of every video."""
     found = find_model(model_folder)
-    settings = dataclasses.replace(found.settings, evaluation_clips=4)
-    return dataclasses.replace(found, spec=dataclasses.replace(found.spec, training=settings))
+    settings = dataclasses.replace(found.network.settings, evaluation_clips=4)
+    spec = dataclasses.replace(found.network.spec, training=settings)
+    return dataclasses.replace(found, network=dataclasses.replace(found.network, spec=spec))
 
 
 @pytest.mark.parametrize("names", [["long"], ["long", "single", "short", "odd", "same"]])
 def test_scores_are_those_of_decoding_first_and_predicting_then(names, videos, model, monkeypatch):
     monkeypatch.setattr("lusbio.network.training.choose_precision", lambda device: "32-true")  # the rest is order
     paths = {name: videos[name] for name in names}
-    decoded = [DecodedVideo(decode_video(path, model.settings.image_size)) for path in paths.values()]
+    decoded = [DecodedVideo(decode_video(path, model.network.settings.image_size)) for path in paths.values()]
     scores = score_videos(paths, model)
     assert list(scores["video_id"]) == names
-    expected = find_biomarkers(decoded, model)
+    expected = predict_videos(decoded, model.network, 4)
     np.testing.assert_allclose(scores[list(BIOMARKER_NAMES)], expected, atol=1e-6)
     for task, expert in model.experts.items():
         columns = [f"{task}={name}" for name in TASKS[task].classes]
@@ -146,7 +152,8 @@ def test_broken_videos_are_named_at_the_end_and_the_rows_of_the_others_are_kept(
 def test_files_that_are_no_videos_are_named_before_the_network_is_loaded(model, videos, tmp_path):
     (tmp_path / "empty.mp4").touch()
     places = {"missing": tmp_path / "missing.mp4", "empty": tmp_path / "empty.mp4", **videos}
-    without_weights = dataclasses.replace(model, folder=tmp_path)
+    network = dataclasses.replace(model.network, folder=tmp_path)
+    without_weights = dataclasses.replace(model, network=network)
     with pytest.raises(CohortError) as caught:
         score_videos(places, without_weights)
     assert len(caught.value.problems) == 2
@@ -171,7 +178,7 @@ def test_runs_of_other_code_or_another_format_are_passed_over(cohort, tmp_path, 
     old = tmp_path / "runs" / f"{BIOMARKER_TASK}-fold0-000000000000"
     old.mkdir()
     (old / "run.json").write_text(json.dumps({"spec": {"profile": "paper"}, "code": "of long ago", "masked": []}))
-    assert find_model(None).folder == good
+    assert find_model(None).network.folder == good
 
 
 def test_what_is_no_model_is_refused(tmp_path, monkeypatch):
@@ -190,8 +197,8 @@ def test_score_writes_csv_to_standard_output(model_folder, tmp_path, capsys):
     encode_video(moving_bar(), tmp_path / "bar.mp4", 25)
     assert main(["score", str(tmp_path / "bar.mp4"), "--model", str(model_folder)]) == 0
     header, row = capsys.readouterr().out.splitlines()
-    assert header.split(",")[0] == "video_id" and len(header.split(",")) == len(row.split(",")) == 39 + 15
-    assert row.startswith("bar,")
+    assert header.split(",")[0] == "video_id" and len(header.split(",")) == len(row.split(",")) == 41 + 15
+    assert row.startswith("bar,20,0.8000,")  # frames, and seconds at 25 frames per second
 
 
 def test_one_broken_video_costs_the_command_no_row_of_the_others(model_folder, videos, tmp_path, capsys):
@@ -205,3 +212,140 @@ def test_one_broken_video_costs_the_command_no_row_of_the_others(model_folder, v
     said = capsys.readouterr()
     assert [line.split(",")[0] for line in said.out.splitlines()] == ["video_id", *videos]
     assert str(cut) in said.err
+
+
+# --- many videos at once ---
+
+
+def see(results):
+    """What was made of each video, without what its file is."""
+    return [found for found, _ in results]
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """Twelve videos of 1 to 12 frames."""
+    found = [tmp_path / f"v{k}.npy" for k in range(12)]
+    for k, path in enumerate(found):
+        np.save(path, np.zeros((k + 1, 16, 16), np.uint8))
+    return found
+
+
+def test_results_come_in_order_whatever_is_ready_first(paths, monkeypatch):
+    last_is_seen = threading.Event()
+
+    def look(frames):
+        if len(frames) == 1:
+            assert last_is_seen.wait(PATIENCE_S)
+        last_is_seen.set()
+        return len(frames)
+
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert see(look_at_each(paths[:2], 16, look)) == [1, 2]
+
+
+def test_the_first_result_is_there_before_the_last_video_is_decoded(paths, monkeypatch):
+    first_is_there = threading.Event()
+
+    def decode(path, size):
+        if path == paths[-1]:
+            assert first_is_there.wait(PATIENCE_S)
+        return read_video(path, size)
+
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("lusbio.scoring.score.read_video", decode)
+    results = look_at_each(paths, 16, len)
+    assert next(results)[0] == 1
+    first_is_there.set()
+    assert see(results) == list(range(2, 13))
+
+
+def test_one_video_is_decoded_while_another_is_looked_at(paths, monkeypatch):
+    looking, decoding = threading.Event(), threading.Event()
+
+    def decode(path, size):
+        if path == paths[1]:
+            assert looking.wait(PATIENCE_S)
+            decoding.set()
+        return read_video(path, size)
+
+    def look(frames):
+        if len(frames) == 1:
+            looking.set()
+            assert decoding.wait(PATIENCE_S)
+        return len(frames)
+
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("lusbio.scoring.score.read_video", decode)
+    assert see(look_at_each(paths[:2], 16, look)) == [1, 2]
+
+
+def test_frames_are_forgotten_however_many_videos_there_are(paths, monkeypatch):
+    held, most = weakref.WeakSet(), []
+
+    class Frames(np.ndarray):
+        """An array that can stand in a set."""
+
+        __hash__ = object.__hash__
+
+    def decode(path, size):
+        frames, info = read_video(path, size)
+        held.add(frames := frames.view(Frames))
+        most.append(len(held))
+        return frames, info
+
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("lusbio.scoring.score.read_video", decode)
+    assert see(look_at_each(paths * 5, 16, len)) == [*range(1, 13)] * 5
+    gc.collect()
+    assert max(most) <= 4 and not held
+
+
+def test_broken_videos_are_handed_over_as_errors_in_their_place(paths, tmp_path):
+    encode_video(moving_bar(), tmp_path / "good.mp4", 25)
+    broken = list(broken_files(tmp_path, tmp_path / "good.mp4").values())
+    results = list(look_at_each([*broken, paths[0], *broken], 16, len))
+    assert [isinstance(result, VideoError) for result in results] == [
+        *[True] * len(broken),
+        False,
+        *[True] * len(broken),
+    ]
+    assert all(str(path) in str(error) for path, error in zip(broken, results, strict=False))
+
+
+def test_what_goes_wrong_while_looking_is_not_taken_for_a_broken_video(paths):
+    def look(frames):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(look_at_each(paths, 16, look))
+
+
+def test_missing_empty_and_foreign_files_are_named_without_decoding(paths, tmp_path, monkeypatch):
+    decoded = []
+
+    def decode(path, size):
+        decoded.append(path)
+        return read_video(path, size)
+
+    monkeypatch.setattr("lusbio.scoring.score.read_video", decode)
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "notes.txt").write_text("hello")
+    bad = [tmp_path / "empty.mp4", tmp_path / "notes.txt", tmp_path / "missing.mp4", tmp_path]
+    with pytest.raises(CohortError) as caught:
+        check_files([paths[0], *bad, paths[1]])
+    assert len(caught.value.problems) == 4 and decoded == bad
+    check_files(paths)
+
+
+def test_a_cut_video_can_be_told_by_its_frames_and_seconds(model_folder, tmp_path):
+    """A GIF announces no length: half of one decodes without a complaint."""
+    from PIL import Image
+
+    first, *others = map(Image.fromarray, moving_bar())
+    first.save(tmp_path / "whole.gif", save_all=True, append_images=others, duration=100)
+    content = (tmp_path / "whole.gif").read_bytes()
+    (tmp_path / "cut.gif").write_bytes(content[: content.rindex(b"\x21\xf9\x04", 0, len(content) // 2)])
+    scores = score_videos(find_videos([tmp_path / "whole.gif", tmp_path / "cut.gif"]), find_model(model_folder))
+    assert scores["frames"][0] == 20 and 0 < scores["frames"][1] < 20
+    assert scores["seconds"][0] == pytest.approx(2.0) and scores["seconds"][1] < 2

@@ -17,14 +17,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lusbio.cohorts.folder import videos_below
 from lusbio.errors import CohortError, LusbioError, VideoError
 from lusbio.experts.classifiers import Expert, load_expert
 from lusbio.experts.inputs import fill_masked
 from lusbio.network import USUAL_BACKBONE
 from lusbio.runs.predict import Model, load_module, make_dataset, predict_batches
 from lusbio.runs.spec import RunSpec, is_finished, load_run, runs_folder, training_code
-from lusbio.videos import VIDEO_SUFFIXES, DecodedVideo, VideoInfo, read_video
+from lusbio.videos import VIDEO_SUFFIXES, DecodedVideo, VideoInfo, read_video, videos_below
 from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, TASKS
 
 CARD_FILE = "card.json"
