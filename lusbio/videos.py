@@ -65,26 +65,30 @@ def decode_video(path: Path, size: int) -> np.ndarray:
         VideoError: If the file is missing, is not a video, or is truncated (fewer than 90 % of the
             announced frames decode); names path, bytes and reason.
     """
-    return _read_video(path, size)[0]
+    return read_video(path, size)[0]
+
+
+def videos_below(folder: Path) -> list[str]:
+    """Paths of the video files in a folder and its subfolders, relative to it and sorted; none that is hidden."""
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+    names = sorted(path.relative_to(folder).as_posix() for path in files)
+    return [name for name in names if "/." not in f"/{name}"]
 
 
 def read_video_info(path: Path) -> VideoInfo:
     """Decode a video to learn its true frame count and properties; raises what ``decode_video`` raises."""
-    return _read_video(path, 16)[1]
+    return read_video(path, 16)[1]
 
 
-def _read_video(path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
+def read_video(path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
+    """Frames as from ``decode_video``, and what the file turned out to be."""
     path = _find_file(path)
     suffix = path.suffix.lower()
     if suffix not in VIDEO_SUFFIXES:
         raise VideoError(path, f"file type {suffix!r} is not one of {', '.join(VIDEO_SUFFIXES)}")
     if path.stat().st_size == 0:
         raise VideoError(path, "is empty")
-    if suffix == ".npy":
-        return _read_array(path, size)
-    if suffix == ".dcm":
-        return _read_dicom(path, size)
-    return _read_container(path, path, size)
+    return {".npy": _read_array, ".dcm": _read_dicom}.get(suffix, _read_container)(path, size)
 
 
 def _find_file(path: Path) -> Path:
@@ -93,14 +97,14 @@ def _find_file(path: Path) -> Path:
     return Path(path)
 
 
-def _read_container(source: Path | io.BytesIO, path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
+def _read_container(path: Path, size: int, stream: io.BytesIO | None = None) -> tuple[np.ndarray, VideoInfo]:
     """Decode through imageio's pyav plugin, frame by frame: its ``imread`` invents missing frames."""
     import av
     import imageio.v3 as iio
 
     gc.freeze()  # imageio collects garbage at every close, which takes long with torch in memory
     try:
-        with iio.imopen(source, "r", plugin="pyav") as reader:
+        with iio.imopen(stream or path, "r", plugin="pyav") as reader:
             announced, height, width = reader.properties().shape[:3]
             fps = reader.metadata().get("fps")
             frames = list(reader.iter(format="gray", filter_sequence=[("scale", f"{size}:{size}:flags=area")]))
@@ -113,9 +117,8 @@ def _read_container(source: Path | io.BytesIO, path: Path, size: int) -> tuple[n
         raise VideoError(path, "holds no frames")
     info = VideoInfo(len(frames), announced or None, height, width, float(fps) if fps else None)
     if info.announced_frames and info.frames < (1 - MISSING_FRAMES_TOLERATED) * info.announced_frames:
-        raise VideoError(
-            path, f"only {info.frames} of {info.announced_frames} announced frames decode; is it truncated?"
-        )
+        found = f"only {info.frames} of {info.announced_frames} announced frames"
+        raise VideoError(path, f"{found} decode; is it truncated?")
     return np.stack(frames), info
 
 
@@ -146,7 +149,7 @@ def _read_dicom(path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
         fps = 1000 / float(interval_ms) if interval_ms else None
         if "MPEG" in dicom.file_meta.TransferSyntaxUID.name or "HEVC" in dicom.file_meta.TransferSyntaxUID.name:
             stream = io.BytesIO(next(generate_frames(dicom.PixelData, number_of_frames=1)))
-            return _read_container(stream, path, size)
+            return _read_container(path, size, stream)
         frames = np.stack(list(iter_pixels(dicom)))
         if frames.dtype != np.uint8:
             frames = (frames.astype(np.float64) * 255 / (2 ** int(dicom.BitsStored) - 1)).clip(0, 255).astype(np.uint8)
@@ -161,9 +164,8 @@ def _shrink(frames: np.ndarray, path: Path, size: int, fps: float | None) -> tup
 
     colour = frames.ndim == 4 and frames.shape[-1] == 3
     if frames.dtype != np.uint8 or not (frames.ndim == 3 or colour) or 0 in frames.shape:
-        raise VideoError(
-            path, f"holds {frames.dtype} of shape {frames.shape}, expected uint8 (N, H, W) or (N, H, W, 3)"
-        )
+        found = f"{frames.dtype} of shape {frames.shape}"
+        raise VideoError(path, f"holds {found}, expected uint8 (N, H, W) or (N, H, W, 3)")
     small = [np.asarray(Image.fromarray(f).convert("L").resize((size, size), Image.Resampling.BOX)) for f in frames]
     return np.stack(small), VideoInfo(len(frames), len(frames), frames.shape[1], frames.shape[2], fps)
 
@@ -264,20 +266,20 @@ class DecodedVideo:
         return self.frames
 
 
+@dataclass(frozen=True)
 class FrameCache:
     """Decoded frames, one array per video, found by the content of the file and the frame size.
 
     Any number of processes may use one folder: a file appears there only when complete, under a
     name that its content decides.
 
-    Args:
+    Attributes:
         folder: Where the arrays lie.
         size: Height and width of the frames, in pixels.
     """
 
-    def __init__(self, folder: Path, size: int):
-        self.folder = Path(folder)
-        self.size = size
+    folder: Path
+    size: int
 
     def prepare(self, paths: Sequence[Path], workers: int = 1) -> list[CachedVideo]:
         """Decode what is not decoded yet, and check what is.
@@ -306,7 +308,7 @@ class FrameCache:
         frames_path, notes_path = self.folder / f"{stem}.npy", self.folder / f"{stem}.json"
         info = _read_notes(frames_path, notes_path)
         if info is None:
-            frames, info = _read_video(path, self.size)
+            frames, info = read_video(path, self.size)
             with atomic_path(frames_path) as temporary:
                 np.save(temporary, frames)
             write_json({**asdict(info), "crc32": zlib.crc32(frames)}, notes_path)

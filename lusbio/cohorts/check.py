@@ -99,15 +99,12 @@ def describe_cohort(cohort: Cohort, infos: Sequence[VideoInfo] | None = None) ->
     kind = "simulated" if cohort.simulated else "real"
     lines = [f"{cohort.name} ({kind}): {_counted(table)}, {table['group_id'].nunique()} groups", ""]
     for task in TASKS.values():
-        known = table.dropna(subset=[task.name])
-        if known.empty:
+        labels = table[task.name].fillna("unlabelled")
+        if (labels == "unlabelled").all():
             lines.append(f"{task.title}: no labels")
             continue
-        lines.append(f"{task.title}:")
-        for name in task.classes:
-            lines.append(f"  {name:<28}{_counted(known[known[task.name] == name])}")
-        if len(known) < len(table):
-            lines.append(f"  {'unlabelled':<28}{_counted(table[table[task.name].isna()])}")
+        names = [*task.classes, *labels[labels == "unlabelled"].unique()]
+        lines += [f"{task.title}:", *(f"  {name:<28}{_counted(table[labels == name])}" for name in names)]
     lines += ["", "Biomarkers (present / absent / unknown, summed over the group's options):"]
     for group in BIOMARKER_GROUPS:
         bits = table[list(group_names(group))]

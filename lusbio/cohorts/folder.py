@@ -10,7 +10,7 @@ import pandas as pd
 from lusbio.cohorts.synthetic import read_synthetic
 from lusbio.cohorts.table import Cohort, list_some, read_table
 from lusbio.errors import CohortError
-from lusbio.videos import VIDEO_SUFFIXES
+from lusbio.videos import VIDEO_SUFFIXES, videos_below
 
 TABLE_FILE = "cohort.csv"
 
@@ -80,10 +80,3 @@ def path_problems(table: pd.DataFrame, folder: Path) -> list[str]:
     counts = Counter(Path(path).as_posix() for path in rows["path"])
     problems += [f"column 'path' is {path!r} in {count} rows" for path, count in counts.items() if count > 1]
     return problems
-
-
-def videos_below(folder: Path) -> list[str]:
-    """Paths of the video files in a folder and its subfolders, relative to it and sorted; none that is hidden."""
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
-    names = sorted(path.relative_to(folder).as_posix() for path in files)
-    return [name for name in names if "/." not in f"/{name}"]

@@ -31,14 +31,9 @@ def load_cohort(name_or_folder: str, profile: Profile, jobs: int = 1) -> Cohort:
         CohortError: If it is not there, or not usable; says what is wrong and how to get it.
     """
     if name_or_folder in SYNTHETIC:
-        return simulate_cohort(
-            build_folder("cohorts", name_or_folder, profile.name),
-            patients=profile.patients,
-            probe=SYNTHETIC[name_or_folder],
-            size=profile.video_size,
-            frames=profile.video_frames,
-            jobs=jobs,
-        )
+        folder, probe = build_folder("cohorts", name_or_folder, profile.name), SYNTHETIC[name_or_folder]
+        asked = {"patients": profile.patients, "size": profile.video_size, "frames": profile.video_frames}
+        return simulate_cohort(folder, probe=probe, jobs=jobs, **asked)
     if name_or_folder in LOADERS:
         return LOADERS[name_or_folder](data_folder() / name_or_folder)
     folder = ROOT / Path(name_or_folder).expanduser()

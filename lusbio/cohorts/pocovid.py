@@ -17,7 +17,7 @@ import pandas as pd
 from lusbio.cohorts.download import EMERGENCY_LICENSE, how_to_get, read_published_table, read_registry
 from lusbio.cohorts.table import Cohort, cell_problems, check_table
 from lusbio.errors import CohortError
-from lusbio.videos import VIDEO_SUFFIXES
+from lusbio.videos import VIDEO_SUFFIXES, videos_below
 from lusbio.vocabulary import BIOMARKER_NAMES, PROBES, TASKS, group_names
 
 NAME = "pocovid"
@@ -169,18 +169,15 @@ def read_videos(folder: Path) -> pd.DataFrame:
 
 def _video_paths(folder: Path) -> dict[str, str]:
     """Path from the folder by file stem, for every video on disk."""
-    found = [
-        path
-        for probe in PROBES
-        for path in sorted((folder / VIDEO_FOLDER / probe).rglob("*"))
-        if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
-    ]
+    places = [f"{VIDEO_FOLDER}/{probe}" for probe in PROBES]
+    found = [f"{place}/{name}" for place in places for name in videos_below(folder / place)]
     if not found:
         raise CohortError(folder / VIDEO_FOLDER, [f"no videos below convex/ or linear/; {how_to_get(NAME)}"])
-    paths = {path.stem: path.relative_to(folder).as_posix() for path in found}
-    twice = [path for path in found if paths[path.stem] != path.relative_to(folder).as_posix()]
-    if twice:
-        raise CohortError(folder, [f"{path} and {paths[path.stem]} have the same name" for path in twice])
+    paths = {PurePosixPath(path).stem: path for path in found}
+    twins = [(path, paths[PurePosixPath(path).stem]) for path in found]
+    problems = [f"{path} and {twin} have the same name" for path, twin in twins if path != twin]
+    if problems:
+        raise CohortError(folder, problems)
     return paths
 
 

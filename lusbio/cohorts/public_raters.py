@@ -7,6 +7,7 @@ which; the scores themselves are read from the data folder.
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lusbio.cohorts.download import REGISTRY_FOLDER, read_published_table
@@ -39,27 +40,21 @@ def read_public_raters(data_folder: Path) -> pd.DataFrame:
     pairs = pd.read_csv(REGISTRY_FOLDER / "two_raters.csv")
     rows = read_videos(data_folder / POCOVID).drop_duplicates("Filename").set_index("Filename")
     scores = read_published_table(data_folder / COVIDX_US, SCORES_FILE, COVIDX_US, ["id", "LUSS"])
-    found = pd.DataFrame(
-        {
-            "video_id": pairs["pocovid_filename"],
-            "group_id": pairs["pocovid_filename"].map(rows["group_id"]),
-            "pocovid": _grades(pairs["pocovid_filename"].map(rows["Lung Severity Score"])),
-            "covidx_us": _grades(pairs["covidx_us_id"].map(scores.set_index("id")["LUSS"])),
-            "matched_by": pairs["matched_by"],
-        }
-    )
+    names = pairs["pocovid_filename"]
+    found = pd.DataFrame({"video_id": names, "group_id": names.map(rows["group_id"])})
+    found["pocovid"] = _grades(names.map(rows["Lung Severity Score"]))
+    found["covidx_us"] = _grades(pairs["covidx_us_id"].map(scores.set_index("id")["LUSS"]))
+    found["matched_by"] = pairs["matched_by"]
     problems = [
-        f"no grade of {column} for video {row['video_id']!r}; is this the published table?"
-        for row in found.to_dict("records")
+        f"no grade of {column} for video {video!r}; is this the published table?"
         for column in ("pocovid", "covidx_us")
-        if row[column] < 0
+        for video in found["video_id"][found[column] < 0]
     ]
     if problems:
         raise CohortError(data_folder, problems)
     return found
 
 
-def _grades(cells: pd.Series) -> pd.Series:
+def _grades(cells: pd.Series) -> np.ndarray:
     """Class indices, -1 where there is no grade."""
-    grades = {name: number for number, name in enumerate(TASKS["lung_severity"].classes)}
-    return cells.map(grades).fillna(-1).astype("int64")
+    return pd.Categorical(cells, categories=list(TASKS["lung_severity"].classes)).codes.astype("int64")

@@ -77,18 +77,11 @@ def simulate_cohort(
         raise LusbioError(f"frames is {frames}, expected fewest and most, at least 1")
     folder = Path(folder)
     recordings = simulate_recordings(patients, seed, probe)
-    parameters = {
-        "code": code_fingerprint(*_CODE),
-        "patients": patients,
-        "seed": seed,
-        "probe": probe,
-        "size": size,
-        "frames": list(frames),
-    }
+    asked = {"patients": patients, "seed": seed, "probe": probe, "size": size, "frames": list(frames)}
+    parameters = {"code": code_fingerprint(*_CODE), **asked}
     arrays = _read_parameters(folder) == parameters | {"suffix": ".npy"}
     suffix = ".mp4" if can_encode() and not arrays else ".npy"
-    parameters["suffix"] = suffix
-    _prepare_folder(folder, parameters)
+    _prepare_folder(folder, parameters | {"suffix": suffix})
     paths = {r.video_id: folder / "videos" / f"{r.video_id}{suffix}" for r in recordings}
     missing = [r for r in recordings if not paths[r.video_id].is_file()]
     if missing or not all((folder / name).is_file() for name in ("cohort.csv", "truth.csv")):
@@ -100,17 +93,17 @@ def simulate_cohort(
 
 def _prepare_folder(folder: Path, parameters: dict) -> None:
     """Keep what was made with the same parameters; clear what was made with others."""
-    notes = folder / "simulation.json"
-    if _read_parameters(folder) == parameters:
+    before = _read_parameters(folder)
+    if before == parameters:
         return
-    old = sorted(path for suffix in (".mp4", ".npy") for path in (folder / "videos").glob(f"*{suffix}"))
+    old = [path for suffix in (".mp4", ".npy") for path in (folder / "videos").glob(f"*{suffix}")]
     tables = [name for name in ("cohort.csv", "truth.csv") if (folder / name).exists()]
-    if (old or tables) and not notes.is_file():
+    if (old or tables) and before is None:
         held = ", ".join([*tables, f"{len(old)} videos"] if old else tables)
         raise CohortError(folder, [f"holds {held} but no simulation.json: not made by the simulator, not overwritten"])
     for path in [folder / "cohort.csv", folder / "truth.csv", *old]:
         path.unlink(missing_ok=True)
-    write_json(parameters, notes)
+    write_json(parameters, folder / "simulation.json")
 
 
 def _read_parameters(folder: Path) -> dict | None:
@@ -125,9 +118,8 @@ def _render_all(
     from joblib import Parallel, delayed, parallel_config
 
     tasks = (delayed(render_recording)(r, paths[r.video_id], size, frames) for r in recordings)
-    with parallel_config(
-        backend="loky" if jobs > 1 else "sequential", **({"inner_max_num_threads": 1} if jobs > 1 else {})
-    ):
+    backend = {"backend": "loky", "inner_max_num_threads": 1} if jobs > 1 else {"backend": "sequential"}
+    with parallel_config(**backend):
         done = Parallel(n_jobs=jobs, return_as="generator_unordered" if jobs > 1 else "generator")(tasks)
         for _ in _with_progress(done, len(recordings)):
             pass
@@ -163,9 +155,6 @@ def _with_progress(results: Iterator, total: int) -> Iterator:
 def read_synthetic(folder: Path) -> Cohort:
     """Read a cohort that ``simulate_cohort`` made.
 
-    Args:
-        folder: Where it lies.
-
     Returns:
         The cohort, named ``"synthetic"`` (linear probe) or ``"synthetic_convex"``, with its truth.
 
@@ -176,7 +165,7 @@ def read_synthetic(folder: Path) -> Cohort:
     missing = [name for name in ("simulation.json", "cohort.csv", "truth.csv") if not (folder / name).is_file()]
     if missing:
         raise CohortError(folder, [f"no {name}; `lusbio simulate` makes or completes the cohort" for name in missing])
-    parameters = json.loads((folder / "simulation.json").read_text(encoding="utf-8"))
+    parameters = _read_parameters(folder)
     table = read_table(folder / "cohort.csv")
     lost = [path for path in table["path"] if not (folder / path).is_file()]
     if lost:

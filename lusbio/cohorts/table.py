@@ -77,9 +77,8 @@ def tidy_table(table: pd.DataFrame) -> pd.DataFrame:
         table[column] = table[column].astype(object).where(unreadable, numbers) if unreadable.any() else numbers
     if "patient_id" in table:
         table["group_id"] = table["group_id"].where(table["group_id"].notna(), table["patient_id"])
-    if pd.api.types.is_float_dtype(table["sf_value"]):
-        derived = table["sf_value"].map(sf_class, na_action="ignore").astype(object)
-        table["sf_ratio"] = table["sf_ratio"].where(table["sf_ratio"].notna(), derived)
+    derived = pd.to_numeric(table["sf_value"], errors="coerce").map(sf_class, na_action="ignore").astype(object)
+    table["sf_ratio"] = table["sf_ratio"].where(table["sf_ratio"].notna(), derived)
     return table
 
 
@@ -187,9 +186,7 @@ def read_cells(path: Path, advice: str) -> pd.DataFrame:
     if not path.is_file():
         raise CohortError(path, [f"no such file; {advice}"])
     try:
-        return pd.read_csv(
-            path, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8-sig", index_col=False
-        )
+        return pd.read_csv(path, dtype=str, keep_default_na=False, na_values="", encoding="utf-8-sig", index_col=False)
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise CohortError(path, [f"not a comma-separated table in UTF-8 ({error})"]) from error
 
