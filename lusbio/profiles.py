@@ -1,6 +1,8 @@
 """How big: ``smoke`` for tests, ``laptop`` for two cores, ``paper`` for the published settings."""
 
+import tomllib
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -11,24 +13,23 @@ class TrainingSettings:
         frames: Frames of a clip, T.
         image_size: Height and width of a frame in pixels.
         epochs: Epochs of a training.
-        clips_per_epoch: Clips of an epoch; None means every video of the oversampled training set
-            once.
         batch_size: Clips of a training batch.
         learning_rate: Adam's (peak) learning rate.
         schedule: ``"plateau"`` (halved when validation accuracy stalls) or ``"one_cycle"``.
         validation_clips: Clips per video when an epoch is validated.
         evaluation_clips: Clips per video in the predictions that are kept.
+        clips_per_epoch: Clips of an epoch; None means every video of the oversampled training set once.
     """
 
     frames: int
     image_size: int
     epochs: int
-    clips_per_epoch: int | None
     batch_size: int
     learning_rate: float
     schedule: str
     validation_clips: int
     evaluation_clips: int
+    clips_per_epoch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,75 +68,21 @@ class Profile:
     label_cohorts: int
 
 
-_SMOKE = TrainingSettings(4, 32, 1, 24, 8, 1e-3, "one_cycle", 1, 1)
-_LAPTOP = TrainingSettings(8, 64, 12, 320, 8, 1e-3, "one_cycle", 1, 2)
-_PAPER = TrainingSettings(15, 224, 100, None, 4, 1e-4, "plateau", 4, 4)
+def _make_profile(name: str, *, training: dict, backbone_training: dict, **sizes) -> Profile:
+    settings = TrainingSettings(**training)
+    sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in sizes.items()}
+    return Profile(name, settings, backbone_training=replace(settings, **backbone_training), **sizes)
 
-PROFILES: dict[str, Profile] = {
-    profile.name: profile
-    for profile in (
-        Profile(
-            "smoke",
-            _SMOKE,
-            "scratch",
-            patients=24,
-            video_size=64,
-            video_frames=(12, 16),
-            bootstrap_draws=50,
-            label_fractions=(0.5,),
-            label_folds=1,
-            backbone_training=replace(_SMOKE, clips_per_epoch=8),
-            backbone_tasks=("biomarkers", "lung_severity"),
-            backbone_folds=1,
-            label_cohorts=2,
-        ),
-        Profile(
-            "laptop",
-            _LAPTOP,
-            "imagenet",
-            patients=189,
-            video_size=96,
-            video_frames=(24, 40),
-            bootstrap_draws=1000,
-            label_fractions=(0.125, 0.25, 0.5),
-            label_folds=1,
-            backbone_training=replace(_LAPTOP, epochs=4),
-            backbone_tasks=("biomarkers", "lung_severity"),
-            backbone_folds=1,
-            label_cohorts=20,
-        ),
-        Profile(
-            "paper",
-            _PAPER,
-            "imagenet",
-            patients=189,
-            video_size=224,
-            video_frames=(60, 150),
-            bootstrap_draws=1000,
-            label_fractions=(0.125, 0.25, 0.5),
-            label_folds=5,
-            backbone_training=_PAPER,
-            backbone_tasks=("biomarkers", "lung_severity", "sf_ratio", "disease"),
-            backbone_folds=5,
-            label_cohorts=20,
-        ),
-    )
-}
-"""All profiles by name. Source of ``paper``: Gare et al. 2022, Section 3; the others are
-engineering choices sized for two cores."""
+
+with (Path(__file__).parent / "words" / "profiles.toml").open("rb") as _file:
+    PROFILES: dict[str, Profile] = {
+        name: _make_profile(name, **content) for name, content in tomllib.load(_file).items()
+    }
+"""All profiles by name; they stand in ``words/profiles.toml``."""
 
 
 def find_profile(name: str) -> Profile:
-    """The profile of a name.
-
-    Args:
-        name: A key of ``PROFILES``.
-
-    Returns:
-        The profile.
-
-    Raises:
-        ValueError: If there is no such profile; names the value and the possible ones.
+    """The profile of a name; a ``ValueError`` names the possible ones.
 
     Example:
         >>> find_profile("paper").training.image_size
