@@ -10,53 +10,52 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from small_cohort import TINY, make_small_cohort
+from helpers import TINY, silent, small_study
 
-from lusbio.cohorts.targets import BIOMARKER_TASK, encode_task
+from lusbio.cohorts.targets import encode_task
 from lusbio.errors import LusbioError
-from lusbio.runs import spec as runs
+from lusbio.runs.spec import check_same_videos, find_runs, prepare_cohort
+from lusbio.runs.study import Study
 from lusbio.runs.train import execute, execute_many
+from lusbio.vocabulary import BIOMARKER_TASK, DISEASE, SEVERITY
+
+RESULTS = ("weights.safetensors", "predictions.csv", "features.npy", "log.csv", "run.json")
 
 
-@pytest.fixture
-def prepared(tmp_path, monkeypatch):
-    monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "build"))
-    return runs.prepare_cohort(make_small_cohort(tmp_path / "cohort"), TINY)
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Study:
+    return small_study(tmp_path_factory.mktemp("cohort"))
 
 
-def silent(line: str) -> None:
-    """Say nothing."""
-
-
-def test_a_run_leaves_weights_predictions_features_log_and_card(prepared):
-    spec = prepared.specs("lung_severity")[0]
-    (run,) = execute_many([spec], prepared, say=silent)
+def test_a_run_leaves_weights_predictions_features_log_and_card(study):
+    spec = study.specs(SEVERITY)[0]
+    (run,) = study.train([spec], say=silent)
     assert run.probabilities.shape == (40, 4) and run.features.shape == (40, 512)
     np.testing.assert_allclose(run.probabilities.sum(1), 1, atol=1e-5)
-    assert run.predictions["video_id"].tolist() == prepared.cohort.table["video_id"].tolist()
-    assert (run.splits == prepared.splits(0)).all() and set(run.splits) == {"train", "val", "test"}
+    assert run.predictions["video_id"].tolist() == study.table["video_id"].tolist()
+    assert (run.splits == study.splits(0)).all() and set(run.splits) == {"train", "val", "test"}
     assert len(pd.read_csv(run.folder / "log.csv")) == 3 and run.spec == spec and run.minutes > 0
     names = {path.name for path in run.folder.iterdir()}
-    assert names >= {"weights.safetensors", "predictions.csv", "features.npy", "log.csv", "run.json", "timing.json"}
+    assert names >= {*RESULTS, "timing.json"}
     assert not any(name.endswith(".ckpt") or ".tmp" in name for name in names)
 
 
-def test_a_finished_run_is_not_repeated(prepared):
-    spec = prepared.specs("lung_severity")[0]
-    (run,) = execute_many([spec], prepared, say=silent)
+def test_a_finished_run_is_not_repeated(study):
+    spec = study.specs(SEVERITY)[0]
+    (run,) = study.train([spec], say=silent)
     written = (run.folder / "weights.safetensors").stat().st_mtime_ns
-    execute_many([spec, spec], prepared, say=silent)
+    study.train([spec, spec], say=silent)
     assert (run.folder / "weights.safetensors").stat().st_mtime_ns == written
 
 
-def test_the_same_spec_gives_the_same_bytes_with_one_or_two_workers(prepared, tmp_path, monkeypatch):
-    specs = prepared.specs("lung_severity")[:1] + prepared.specs(BIOMARKER_TASK)[:1]
-    first = execute_many(specs, prepared, jobs=1, say=silent)
+def test_the_same_spec_gives_the_same_bytes_with_one_or_two_workers(study, tmp_path, monkeypatch):
+    specs = study.specs(SEVERITY)[:1] + study.specs(BIOMARKER_TASK)[:1]
+    first = execute_many(specs, study, jobs=1, say=silent)
     monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "build2"))
-    second = execute_many(specs, prepared, jobs=2, say=silent)
+    second = execute_many(specs, study, jobs=2, say=silent)
     for a, b in zip(first, second, strict=True):
         assert a.folder != b.folder
-        for name in ("weights.safetensors", "predictions.csv", "features.npy", "log.csv", "run.json"):
+        for name in RESULTS:
             assert (a.folder / name).read_bytes() == (b.folder / name).read_bytes(), name
 
 
@@ -64,17 +63,16 @@ KILLED = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from small_cohort import make_small_cohort, TINY
-from lusbio.runs import spec as runs
+from helpers import small_study
 from lusbio.runs.train import execute
-prepared = runs.prepare_cohort(make_small_cohort(Path({cohort!r})), TINY)
-execute(prepared.specs("lung_severity")[0], prepared)
+study = small_study(Path({cohort!r}))
+execute(study.specs("lung_severity")[0], study)
 """
 
 
 @pytest.mark.parametrize("after_epoch", [1, 2])
-def test_a_killed_run_resumes_to_the_same_bytes(prepared, tmp_path, monkeypatch, after_epoch):
-    (whole,) = execute_many(prepared.specs("lung_severity")[:1], prepared, say=silent)
+def test_a_killed_run_resumes_to_the_same_bytes(study, tmp_path, monkeypatch, after_epoch):
+    (whole,) = study.train(study.specs(SEVERITY)[:1], say=silent)
     environment = {**os.environ, "LUSBIO_BUILD": str(tmp_path / "killed")}
     script = KILLED.format(tests=str(Path(__file__).parent), cohort=str(tmp_path / "cohort"))
     folder = tmp_path / "killed" / "runs" / whole.folder.name
@@ -89,38 +87,40 @@ def test_a_killed_run_resumes_to_the_same_bytes(prepared, tmp_path, monkeypatch,
     assert process.returncode == -signal.SIGKILL and not (folder / "run.json").exists()
     (tmp_path / "killed").rename(tmp_path / "moved")  # another mount point, say
     monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "moved"))
-    (resumed,) = execute_many(prepared.specs("lung_severity")[:1], prepared, say=silent)
+    (resumed,) = study.train(study.specs(SEVERITY)[:1], say=silent)
     assert (resumed.folder / "log.txt").read_text().count("epoch 1/3") == 1, "it began again instead of resuming"
-    for name in ("weights.safetensors", "predictions.csv", "features.npy", "log.csv", "run.json"):
+    for name in RESULTS:
         assert (whole.folder / name).read_bytes() == (resumed.folder / name).read_bytes(), name
     assert len(json.loads((resumed.folder / "timing.json").read_text())["epochs"]) == 3
 
 
-def test_the_order_of_the_table_does_not_matter(prepared, tmp_path):
-    (run,) = execute_many(prepared.specs("disease")[:1], prepared, say=silent)
-    mixed = prepared.cohort.table.sample(frac=1, random_state=0)
-    again = runs.prepare_cohort(replace(prepared.cohort, table=mixed), TINY)
-    assert again.data == prepared.data
-    runs.check_same_videos(run, again)
+def test_the_order_of_the_table_does_not_matter(study):
+    (run,) = study.train(study.specs(DISEASE)[:1], say=silent)
+    mixed = study.table.sample(frac=1, random_state=0)
+    again = prepare_cohort(replace(study.cohort, table=mixed), TINY)
+    assert again.data == study.data
+    check_same_videos(run, again)
     elsewhere = replace(again, cohort=replace(again.cohort, table=mixed))
     with pytest.raises(LusbioError, match="predicted other videos"):
-        runs.check_same_videos(run, elsewhere)
+        check_same_videos(run, elsewhere)
 
 
-def test_other_data_are_refused(prepared):
-    spec = replace(prepared.specs("lung_severity")[0], data="0" * 16)
+def test_other_data_are_refused(study):
+    spec = replace(study.specs(SEVERITY)[0], data="0" * 16)
     with pytest.raises(LusbioError, match="is about data 0000"):
-        execute(spec, prepared)
+        execute(spec, study)
 
 
-def test_a_run_that_is_missing_is_named(prepared):
-    spec = prepared.specs("disease")[2]
+def test_a_run_that_is_missing_is_named(study):
+    spec = study.specs(DISEASE, seed=7)[2]
     with pytest.raises(LusbioError, match=spec.run_id):
-        runs.find_runs([spec])
+        find_runs([spec])
+    with pytest.raises(LusbioError, match=f"not trained yet: .*{spec.run_id}"):
+        study.runs(DISEASE, seed=7)
 
 
-def test_whatever_decides_the_numbers_changes_the_name(prepared):
-    spec = prepared.specs("lung_severity")[0]
+def test_whatever_decides_the_numbers_changes_the_name(study):
+    spec = study.specs(SEVERITY)[0]
     slower = replace(spec.training, learning_rate=1e-4)
     others = [
         replace(spec, seed=1),
@@ -128,16 +128,17 @@ def test_whatever_decides_the_numbers_changes_the_name(prepared):
         replace(spec, data="1" * 16),
         replace(spec, training=slower),
         replace(spec, initial_weights="imagenet"),
+        replace(spec, own="loss-00000000"),
     ]
-    assert len({other.run_id for other in [spec, *others]}) == 6
-    more_draws = replace(prepared, profile=replace(prepared.profile, bootstrap_draws=7))
-    assert more_draws.specs("lung_severity")[0].run_id == spec.run_id
+    assert len({other.run_id for other in [spec, *others]}) == 7
+    more_draws = replace(study, profile=replace(study.profile, bootstrap_draws=7))
+    assert more_draws.specs(SEVERITY)[0].run_id == spec.run_id
 
 
-def test_the_network_learns_what_is_plain_to_see(prepared):
-    longer = replace(prepared.profile.training, epochs=16, clips_per_epoch=64)
-    learnt = replace(prepared, profile=replace(prepared.profile, training=longer))
-    (run,) = execute_many(learnt.specs("disease")[:1], learnt, say=silent)
+def test_the_network_learns_what_is_plain_to_see(study):
+    longer = replace(study.profile.training, epochs=16, clips_per_epoch=64)
+    learnt = replace(study, profile=replace(study.profile, training=longer))
+    (run,) = learnt.train(learnt.specs(DISEASE)[:1], say=silent)
     test = run.splits == "test"
-    truth = encode_task(prepared.cohort.table, "disease")
+    truth = encode_task(study.table, DISEASE)
     assert (run.probabilities.argmax(1) == truth)[test].mean() >= 0.75
