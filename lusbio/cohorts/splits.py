@@ -25,15 +25,7 @@ _TRAIN, _VAL, _TEST = SPLITS
 
 
 def choose_protocol(n_groups: int, simulated: bool) -> str:
-    """The protocol that fits a cohort.
-
-    Args:
-        n_groups: Number of groups (patients, or something coarser).
-        simulated: True for the synthetic cohort, which follows the paper at every size.
-
-    Returns:
-        ``"paper"`` when simulated or when there are at least ``PAPER_MIN_GROUPS`` groups, else
-        ``"cross"``.
+    """The protocol that fits a cohort: ``"paper"`` if simulated or with ``PAPER_MIN_GROUPS`` groups, else ``"cross"``.
 
     Source:
         Engineering choice; the paper has 189 patients.
@@ -46,17 +38,7 @@ def choose_protocol(n_groups: int, simulated: bool) -> str:
 
 
 def run_folds(protocol: str) -> range:
-    """The values that ``run_fold`` takes: one training each.
-
-    Args:
-        protocol: A key of ``FOLDS``.
-
-    Returns:
-        ``range(3)`` for the paper (its fourth fold is never validated on), ``range(5)`` for cross,
-        ``range(1)`` for final.
-
-    Raises:
-        ValueError: If there is no such protocol.
+    """The values that ``run_fold`` takes: one training each; the fourth fold of the paper is never validated on.
 
     Example:
         >>> list(run_folds("paper"))

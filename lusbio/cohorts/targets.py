@@ -10,30 +10,14 @@ from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, SEVERITY, TASKS
 
 
 def encode_task(table: pd.DataFrame, task: str) -> np.ndarray:
-    """A task's classes as numbers.
-
-    Args:
-        table: A cohort's table.
-        task: A key of ``TASKS``, or a task of one's own.
-
-    Returns:
-        int64 (V,): the position of the class in ``classes_of(table, task)``, -1 where unknown.
-    """
+    """A task's classes as numbers: int64 (V,), the position in ``classes_of(table, task)``, -1 where unknown."""
     return pd.Categorical(table[task], categories=list(classes_of(table, task))).codes.astype(np.int64)
 
 
 def classes_of(table: pd.DataFrame, task: str) -> tuple[str, ...]:
-    """The classes of a task, in order.
+    """The names of a task's classes, in order: of a key of ``TASKS``, or of a column of type category, one's own task.
 
-    Args:
-        table: A cohort's table.
-        task: A key of ``TASKS``, or a column of type category: a task of one's own.
-
-    Returns:
-        Class names.
-
-    Raises:
-        LusbioError: If it is neither; names the possible ones.
+    A ``LusbioError`` if it is neither.
     """
     if task in TASKS:
         return TASKS[task].classes

@@ -236,12 +236,7 @@ def _calibration_splits(labels: np.ndarray, groups: np.ndarray) -> Splits:
 
 
 def save_expert(expert: Expert, path: Path) -> None:
-    """Write an expert atomically, as a skops file: no pickle inside.
-
-    Args:
-        expert: The expert.
-        path: The file, usually ``*.skops``; its folder is made.
-    """
+    """Write an expert atomically, as a skops file (``*.skops``): no pickle inside."""
     import skops.io  # slow to import, and absent on machines that only train
 
     with atomic_path(path) as temporary:
@@ -251,11 +246,7 @@ def save_expert(expert: Expert, path: Path) -> None:
 def load_expert(path: Path) -> Expert:
     """Read an expert that ``save_expert`` wrote. Nothing but known types is ever built from the file.
 
-    Args:
-        path: The file.
-
-    Returns:
-        The expert; it predicts the same as the one that was saved.
+    It predicts the same as the one that was saved.
 
     Raises:
         LusbioError: If the file is missing or is no expert, holds a type that is neither skops' nor in

@@ -89,11 +89,7 @@ def augment_clips(clips: torch.Tensor, generator: torch.Generator) -> torch.Tens
 
 
 def draw_augmentation(n_clips: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw the parameters of ``augment_clips``.
-
-    Args:
-        n_clips: B.
-        generator: On the CPU.
+    """Draw the parameters of ``augment_clips`` for B clips, with a generator on the CPU.
 
     Returns:
         Affine maps from output to input coordinates, float32 (B, 2, 3), as ``affine_grid`` takes
@@ -245,16 +241,7 @@ class ClipDataModule(pl.LightningDataModule):
 
 
 def evaluation_loader(dataset: ClipDataset, rows: np.ndarray, n_clips: int) -> DataLoader:
-    """Batches that show every given video ``n_clips`` times.
-
-    Args:
-        dataset: The clips of all videos.
-        rows: Rows of the videos to show.
-        n_clips: Clips per video, with evenly spaced starts.
-
-    Returns:
-        A loader of batches as ``ClipDataset`` makes them, the clips of a video one after the other.
-    """
+    """Batches that show every given video ``n_clips`` times, with evenly spaced starts, one clip after the other."""
     items = [
         (int(row), int(start))
         for row in rows

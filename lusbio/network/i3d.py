@@ -54,13 +54,9 @@ class ClipConv(nn.Conv3d):
 
 
 class Bottleneck(nn.Module):
-    """What a block adds: 1 x 1 in space and some frames in time, then 3 x 3 in space, then 1 x 1.
+    """What a block adds: 1 x 1 in space and ``n_times`` frames (odd) in time, then 3 x 3 in space, then 1 x 1.
 
-    Args:
-        in_channels: Channels in.
-        out_channels: Channels out; a quarter of them in between.
-        n_times: Frames that the first kernel sees, odd.
-        stride: 2 halves height and width, in the second kernel.
+    In between are a quarter of the channels out; stride 2 halves height and width, in the second kernel.
     """
 
     def __init__(self, in_channels: int, out_channels: int, n_times: int, stride: int):
@@ -82,14 +78,7 @@ class Bottleneck(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """A bottleneck, added to what came in.
-
-    Args:
-        in_channels: Channels in.
-        out_channels: Channels out.
-        n_times: Frames that the block sees.
-        stride: 2 halves height and width.
-    """
+    """A bottleneck, added to what came in."""
 
     def __init__(self, in_channels: int, out_channels: int, n_times: int, stride: int = 1):
         super().__init__()
@@ -107,11 +96,7 @@ class ResidualBlock(nn.Module):
 
 
 class Stem(nn.Module):
-    """7 x 7 over 5 frames, then a maximum over 3 x 3: a quarter of the height and width, all frames.
-
-    Args:
-        in_channels: Channels of a frame; 1 for grey.
-    """
+    """7 x 7 over 5 frames, then a maximum over 3 x 3: a quarter of the height and width, all frames."""
 
     def __init__(self, in_channels: int):
         super().__init__()
@@ -129,11 +114,7 @@ class Stem(nn.Module):
 class Stage(nn.Module):
     """Blocks of the same number of channels, of which the first changes channels and size.
 
-    Args:
-        in_channels: Channels in.
-        out_channels: Channels out.
-        times: Frames that each block sees.
-        stride: 2 halves height and width.
+    ``times`` holds the frames that each block sees; stride 2 halves height and width.
     """
 
     def __init__(self, in_channels: int, out_channels: int, times: tuple[int, ...], stride: int):
@@ -148,13 +129,7 @@ class Stage(nn.Module):
 
 
 class Head(nn.Module):
-    """Dropout and a linear layer.
-
-    Args:
-        n_features: Numbers in.
-        n_outputs: Numbers out.
-        dropout: Probability that a feature is dropped in training.
-    """
+    """Dropout and a linear layer."""
 
     def __init__(self, n_features: int, n_outputs: int, dropout: float):
         super().__init__()
@@ -233,14 +208,7 @@ class I3DResNet50(nn.Module):
         return self.feature_maps(clips).mean(dim=(2, 3, 4))
 
     def features_and_logits(self, clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both from one pass.
-
-        Args:
-            clips: (B, T, in_channels, H, W), floating point, in [0, 1].
-
-        Returns:
-            Features (B, 2048) and logits (B, K).
-        """
+        """Both from one pass: features (B, 2048) and logits (B, K)."""
         features = self.features(clips)
         return features, self.blocks[-1](features)
 

@@ -17,27 +17,12 @@ BlockMaker = Callable[[int, int, int], nn.Module]
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    """A 3 x 3 convolution that keeps the size (or divides it by ``stride``), without bias.
-
-    Args:
-        in_channels: Channels in.
-        out_channels: Channels out.
-        stride: 1 or 2.
-
-    Returns:
-        The layer; no bias, since batch norm follows.
-    """
+    """A 3 x 3 convolution that keeps the size (or divides it by ``stride``); no bias, since batch norm follows."""
     return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions, added to what came in.
-
-    Args:
-        in_channels: Channels in.
-        out_channels: Channels out.
-        stride: 2 halves height and width.
-    """
+    """Two 3 x 3 convolutions, added to what came in; stride 2 halves height and width."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1):
         super().__init__()
@@ -68,17 +53,7 @@ class BasicBlock(nn.Module):
 
 
 def make_stage(block: BlockMaker, in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    """Two blocks, of which the first changes channels and size.
-
-    Args:
-        block: Makes a block, e.g. ``BasicBlock``.
-        in_channels: Channels in.
-        out_channels: Channels out.
-        stride: 2 halves height and width.
-
-    Returns:
-        The two blocks, in order.
-    """
+    """Two blocks, of which the first changes channels and size."""
     return nn.Sequential(block(in_channels, out_channels, stride), block(out_channels, out_channels, 1))
 
 

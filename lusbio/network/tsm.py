@@ -77,13 +77,6 @@ def shift_frames(frames: torch.Tensor, n_frames: int, fraction: int = 8) -> torc
 class ShiftedBlock(BasicBlock):
     """A block whose first convolution sees the neighbouring frames; its shortcut does not.
 
-    Args:
-        in_channels: Channels in.
-        out_channels: Channels out.
-        stride: 2 halves height and width.
-        n_frames: T, frames of a clip.
-        fraction: See ``shift_frames``.
-
     Source:
         Lin et al. 2019, Section 4, "residual shift": information of the frame itself is not lost.
     """
@@ -161,14 +154,7 @@ class TSMResNet18(ResNet18):
         return by_frame.amax(dim=1) if self.pool == "max" else by_frame.mean(dim=1)
 
     def features_and_logits(self, clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both from one pass.
-
-        Args:
-            clips: (B, T, in_channels, H, W), floating point, in [0, 1].
-
-        Returns:
-            Features (B, 512) and logits (B, K).
-        """
+        """Both from one pass: features (B, 512) and logits (B, K)."""
         features = self.features(clips)
         return features, self.fc(self.dropout(features))
 

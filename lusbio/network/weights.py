@@ -256,26 +256,16 @@ def _load_strictly(network: nn.Module, state: dict[str, torch.Tensor], path: Pat
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
-    """Write a network's weights atomically as safetensors.
-
-    Args:
-        network: Any, on any device, in any memory format.
-        path: The file, usually ``*.safetensors``; its folder is made.
-    """
+    """Write the weights of a network, on any device and in any memory format, atomically as safetensors."""
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(state))  # save_file would make it readable for its owner only
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Put back what ``save_weights`` wrote.
+    """Put back what ``save_weights`` wrote, into a network made like the one that was saved.
 
-    Args:
-        network: Made like the one that was saved.
-        path: The file.
-
-    Raises:
-        LusbioError: If the file is missing or broken, or a name or shape differs; nothing is loaded then.
+    A ``LusbioError`` if the file is missing or broken, or a name or shape differs; nothing is loaded then.
     """
     _load_strictly(network, read_weights(path), path)
 
