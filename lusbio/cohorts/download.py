@@ -152,8 +152,8 @@ def local_report(name: str, *, folder: Path | None = None, registry: pd.DataFram
     Returns:
         The report; ``fetched`` is 0.
     """
-    source, folder, files = _plan(name, folder, registry)
-    return _report(source, folder, files, _missing(folder, files), _left_out(source, folder, files) or (), 0)
+    source, folder, files = _compare(name, folder, registry)
+    return _report(source, folder, files, _left_out(source, folder, files) or ())
 
 
 def fetch(
@@ -185,45 +185,44 @@ def fetch(
     Raises:
         LusbioError: If anything is missing at the end: one message with what, and why.
     """
-    source, folder, files = _plan(name, folder, registry)
+    source, folder, files = _compare(name, folder, registry)
     base_url = base_url or f"https://raw.githubusercontent.com/{source.repository}/{source.commit}"
-    wrong = _missing(folder, files)
-    videos = list(filter(_is_video, wrong))
+    wrong = files[files["reason"] != ""]
+    tables, videos = wrong.index[~wrong["is_video"]], wrong.index[wrong["is_video"]]
     downloads = _Downloads(folder, base_url.rstrip("/"), files, retries)
     # Tables first: POCOVID's says which videos are not to be fetched.
-    reasons = downloads.fetch_all([local for local in wrong if local not in videos])
+    files.loc[tables, "reason"] = downloads.fetch_all(tables)
     left_out = () if include_emergency_license else _left_out(source, folder, files)
     if left_out is None:
-        reasons |= dict.fromkeys(videos, "not fetched, as the table with its licence is not here")
+        files.loc[videos, "reason"] = "not fetched, as the table with its licence is not here"
     else:
-        reasons |= {local: wrong[local] for local in videos if local in left_out}
-        reasons |= downloads.fetch_all([local for local in videos if local not in left_out])
-    report = _report(source, folder, files, reasons, left_out or (), len(wrong) - len(reasons))
+        wanted = videos.difference(left_out, sort=False)
+        files.loc[wanted, "reason"] = downloads.fetch_all(wanted)
+    fetched = len(wrong) - int((files["reason"] != "").sum())
+    report = _report(source, folder, files, left_out or (), fetched)
     if report.missing:
         raise LusbioError(_failure(report, base_url, downloads.gave_up))
     return report
 
 
-def _plan(name: str, folder: Path | None, registry: pd.DataFrame | None) -> tuple[Source, Path, pd.DataFrame]:
-    """Source, folder, and the registry by local path."""
+def _compare(name: str, folder: Path | None, registry: pd.DataFrame | None) -> tuple[Source, Path, pd.DataFrame]:
+    """Source, folder, and the registry by local path, tables first, with ``is_video`` and why a file is not present.
+
+    That is the column ``reason``, ``""`` where the file is present.
+    """
     source = find_source(name)
+    folder = folder or data_folder() / name
     files = read_registry(name) if registry is None else registry
-    return source, folder or data_folder() / name, files.set_index(files["path"].str.removeprefix(source.prefix))
+    files = files.set_index(files["path"].str.removeprefix(source.prefix))
+    reasons = [_why_missing(folder / local, sha256) for local, sha256 in files["sha256"].items()]
+    is_video = [PurePosixPath(local).suffix.lower() in VIDEO_SUFFIXES for local in files.index]
+    return source, folder, files.assign(is_video=is_video, reason=reasons).sort_values("is_video", kind="stable")
 
 
-def _is_video(local: str) -> bool:
-    return PurePosixPath(local).suffix.lower() in VIDEO_SUFFIXES
-
-
-def _missing(folder: Path, files: pd.DataFrame) -> dict[str, str]:
-    """Why a file does not count as present, by local path of those that do not."""
-    reasons = {}
-    for local, sha256 in files["sha256"].items():
-        if not (folder / local).is_file():
-            reasons[local] = "not here"
-        elif file_sha256(folder / local) != sha256:
-            reasons[local] = "differs from the published file"
-    return reasons
+def _why_missing(path: Path, sha256: str) -> str:
+    if not path.is_file():
+        return "not here"
+    return "" if file_sha256(path) == sha256 else "differs from the published file"
 
 
 def _left_out(source: Source, folder: Path, files: pd.DataFrame) -> tuple[str, ...] | None:
@@ -235,16 +234,13 @@ def _left_out(source: Source, folder: Path, files: pd.DataFrame) -> tuple[str, .
     except CohortError:
         return None
     barred = set(rows.loc[rows["License"] == EMERGENCY_LICENSE, "Filename"])
-    return tuple(local for local in files.index if _is_video(local) and PurePosixPath(local).stem in barred)
+    return tuple(local for local in files.index[files["is_video"]] if PurePosixPath(local).stem in barred)
 
 
-def _report(
-    source: Source, folder: Path, files: pd.DataFrame, reasons: dict[str, str], left_out: tuple, fetched: int
-) -> FetchReport:
-    videos = list(filter(_is_video, files.index))
-    unit, counted = ("videos", videos) if videos else ("files", files.index)
-    present = sum(local not in reasons for local in counted)
-    missing = {local: reason for local, reason in reasons.items() if local not in left_out}
+def _report(source: Source, folder: Path, files: pd.DataFrame, left_out: tuple, fetched: int = 0) -> FetchReport:
+    unit, counted = ("videos", files[files["is_video"]]) if files["is_video"].any() else ("files", files)
+    present = int((counted["reason"] == "").sum())
+    missing = files["reason"][(files["reason"] != "") & ~files.index.isin(left_out)].to_dict()
     return FetchReport(source, folder, unit, len(counted), present, fetched, left_out, missing)
 
 
@@ -262,16 +258,16 @@ class _Downloads:
         self.lost_in_a_row = 0
         self.gave_up = ""  # or why the remaining files are not tried
 
-    def fetch_all(self, names: list[str]) -> dict[str, str]:
-        """Fetch files, and return the reason by local path for those that failed."""
+    def fetch_all(self, names: pd.Index) -> list[str]:
+        """Fetch files; returns why each failed, or nothing."""
         from tqdm import tqdm
 
-        reasons, total = {}, self.sizes[names].sum()
+        reasons, total = [], self.sizes[names].sum()
         with tqdm(desc="fetching", total=total, unit="B", unit_scale=True, disable=None, leave=False) as bar:
             for local in names:
-                reasons[local] = NOT_TRIED if self.gave_up else self._fetch_one(local)
+                reasons.append(NOT_TRIED if self.gave_up else self._fetch_one(local))
                 bar.update(self.sizes[local])
-        return {local: reason for local, reason in reasons.items() if reason}
+        return reasons
 
     def _fetch_one(self, local: str) -> str:
         """Fetch one file; returns why it failed, or nothing."""
