@@ -33,9 +33,7 @@ def plot_results(table: pd.DataFrame, task: str, metric: str, *, ax: Axes) -> Ax
     rows = table[(table["task"] == task) & (table["metric"] == metric)]
     y = [places[key] for key in zip(rows["features"], rows["classifier"], strict=True)]
     colours = [kind_colour(features) for features in rows["features"]]
-    ax.hlines(y, rows["ci_low"], rows["ci_high"], color=colours, lw=2)
-    ax.scatter(rows["mean"], y, c=colours, s=20, zorder=3)
-    ax.scatter(rows["published_mean"], y, facecolors="none", edgecolors=INK, s=26, lw=0.8, zorder=4)
+    _draw_rows(y, rows[["mean", "ci_low", "ci_high", "published_mean"]], colours, (20, 26), ax)
     titles = {name: (f"{kind_words(name)} (not here)", SOFT) for name in table["features"]}
     titles |= {name: (kind_words(name), kind_colour(name)) for name in rows["features"]}
     _name_rows(places, titles, ax)
@@ -44,6 +42,14 @@ def plot_results(table: pd.DataFrame, task: str, metric: str, *, ax: Axes) -> Ax
     ax.set(title=title_of(task), xlabel=_metric_label(metric))
     _explain_marks("mean, 95 % interval", "published", rows["published_mean"].notna().any(), ax)
     return ax
+
+
+def _draw_rows(y: list[float], numbers: pd.DataFrame, colours: list[str], sizes: tuple[int, int], ax: Axes) -> None:
+    """Dots with their intervals, and open circles for what was published: the four columns of ``numbers``."""
+    value, low, high, published = (numbers[name] for name in numbers)
+    ax.hlines(y, low, high, color=colours, lw=2)
+    ax.scatter(value, y, c=colours, s=sizes[0], zorder=3)
+    ax.scatter(published, y, facecolors="none", edgecolors=INK, s=sizes[1], lw=0.8, zorder=4)
 
 
 def _metric_label(metric: str) -> str:
@@ -68,18 +74,9 @@ def _name_rows(places: dict[tuple[str, str], float], titles: dict[str, tuple[str
         first.setdefault(group, y)
     for group, y in first.items():
         text, colour = titles[group]
-        ax.text(
-            0.01,
-            y - 0.95,
-            text,
-            color=colour,
-            fontsize=7.5,
-            weight="bold",
-            va="center",
-            zorder=1,
-            transform=ax.get_yaxis_transform(),
-            bbox={"fc": "white", "ec": "none", "pad": 0.6},
-        )
+        look = {"fontsize": 7.5, "weight": "bold", "va": "center", "zorder": 1, "color": colour}
+        box = {"fc": "white", "ec": "none", "pad": 0.6}
+        ax.text(0.01, y - 0.95, text, transform=ax.get_yaxis_transform(), bbox=box, **look)
     ax.set_yticks(list(places.values()), [name for _, name in places], fontsize=7)
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(max(places.values(), default=1) + 0.7, -0.6)
@@ -90,17 +87,8 @@ def _explain_marks(here: str, published: str, any_published: bool, ax: Axes) -> 
     marks = [Line2D([], [], color=INK, marker="o", ms=4, lw=1.5, label=here)]
     if any_published:
         marks.append(Line2D([], [], color=INK, marker="o", mfc="none", mew=0.8, ms=5, ls="none", label=published))
-    ax.legend(
-        handles=marks,
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        ncols=2,
-        fontsize=6.5,
-        handlelength=1.6,
-        columnspacing=0.9,
-        handletextpad=0.4,
-        borderaxespad=0,
-    )
+    tight = {"handlelength": 1.6, "columnspacing": 0.9, "handletextpad": 0.4, "borderaxespad": 0}
+    ax.legend(handles=marks, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=6.5, **tight)
 
 
 def plot_confusion(counts: pd.DataFrame, *, ax: Axes) -> Axes:
@@ -173,17 +161,10 @@ def plot_cost(table: pd.DataFrame, metric: str = "auc", *, ax: Axes) -> Axes:
     bottom, top = rows["ci_low"].min() - 0.04 * span, rows["ci_high"].max() + 0.04 * span
     heights = _spread((rows["mean"].to_numpy() - bottom) / (top - bottom), 0.055 if len(rows) < 18 else 1 / len(rows))
     for row, height, colour in zip(rows.itertuples(), heights, colours, strict=True):
-        ax.annotate(
-            f"{row.classifier} · {kind_words(row.features)}",
-            (row.minutes, row.mean),
-            (1.04, height),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=7,
-            color=colour,
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.6, "shrinkB": 3, "relpos": (0, 0.5)},
-        )
+        line = {"arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.6, "shrinkB": 3, "relpos": (0, 0.5)}
+        beside = {"xytext": (1.04, height), "textcoords": "axes fraction", "annotation_clip": False, "va": "center"}
+        name = f"{row.classifier} · {kind_words(row.features)}"
+        ax.annotate(name, (row.minutes, row.mean), fontsize=7, color=colour, arrowprops=line, **beside)
     ax.set(xscale="log", ylim=(bottom, top), xlabel="minutes of training", ylabel=_metric_label(metric))
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter("{x:g}")
@@ -220,17 +201,8 @@ def plot_label_efficiency(table: pd.DataFrame, metric: str = "auc", *, ax: Axes)
         rows = table[table["route"] == route].sort_values("fraction")
         shift = 2 ** (0.05 * (k - (len(routes) - 1) / 2))  # so that intervals do not hide each other
         errors = [rows["mean"] - rows["ci_low"], rows["ci_high"] - rows["mean"]]
-        ax.errorbar(
-            rows["fraction"] * shift,
-            rows["mean"],
-            errors,
-            color=_route_colour(route, k),
-            lw=1.4,
-            elinewidth=1,
-            marker=MARKERS[k % 6],
-            ms=5,
-            label=kind_words(str(route)),
-        )
+        look = {"color": _route_colour(route, k), "lw": 1.4, "elinewidth": 1, "marker": MARKERS[k % 6], "ms": 5}
+        ax.errorbar(rows["fraction"] * shift, rows["mean"], errors, label=kind_words(str(route)), **look)
     patients = table.groupby("fraction")["patients"].max()
     ax.set_xscale("log", base=2)
     ax.set_xticks(patients.index, [f"{Fraction(f).limit_denominator(64)}\n{n:g}" for f, n in patients.items()])
@@ -253,14 +225,8 @@ def plot_importance(table: pd.DataFrame, *, ax: Axes) -> Axes:
     rows = table.nlargest(10, "mean")
     names = [titles.get(name, name) for name in rows["biomarker"]]
     colours = [GROUP_COLOURS[groups.get(name, name)] for name in rows["biomarker"]]
-    ax.barh(
-        range(len(rows)),
-        rows["mean"],
-        xerr=rows["sd"],
-        color=colours,
-        height=0.7,
-        error_kw={"ecolor": INK, "elinewidth": 1},
-    )
+    errors = {"xerr": rows["sd"], "error_kw": {"ecolor": INK, "elinewidth": 1}}
+    ax.barh(range(len(rows)), rows["mean"], color=colours, height=0.7, **errors)
     ax.axvline(0, color=INK, lw=1)
     ax.set_yticks(range(len(rows)), names, fontsize=7)
     ax.set(ylim=(len(rows) - 0.4, -0.6), xlabel="AUC lost when shuffled (points), mean and SD")
@@ -279,15 +245,13 @@ def plot_agreement(table: pd.DataFrame, *, ax: Axes) -> Axes:
     y = [places[key] for key in zip(table["metric"], table["rater"], strict=True)]
     raters = list(dict.fromkeys(table["rater"]))
     colours = [_route_colour(rater, raters.index(rater)) for rater in table["rater"]]
-    ax.hlines(y, table["low"], table["high"], color=colours, lw=2)
-    ax.scatter(table["value"], y, c=colours, s=28, zorder=3)
-    published = table.get("published", pd.Series(np.nan, table.index))
-    ax.scatter(published, y, facecolors="none", edgecolors=INK, s=70, lw=0.8, zorder=4)
+    numbers = table.reindex(columns=["value", "low", "high", "published"])
+    _draw_rows(y, numbers, colours, (28, 70), ax)
     words = {name: METRIC_TITLES.get(name, name.replace("_", " ")) for name in table["metric"]}
     _name_rows(places, {name: (words[name][0].upper() + words[name][1:], INK) for name in words}, ax)
     ax.set_yticks(list(places.values()), [kind_words(rater) for _, rater in places], fontsize=8)
     ax.axvline(0, color=SOFT, lw=1, ls="--", zorder=0)
     ax.set(xlim=(min(0, table["low"].min()) - 2, 102), xlabel="agreement (x 100)")
     ax.set_title("Agreement with the specialist")
-    _explain_marks("95 % interval", "published", published.notna().any(), ax)
+    _explain_marks("95 % interval", "published", numbers["published"].notna().any(), ax)
     return ax
