@@ -20,16 +20,14 @@ importlib.util.find_spec = lambda name, package=None: None if name.split(".")[0]
 warnings.filterwarnings("ignore", message="pandera is not installed")
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from small_cohort import TINY
+from helpers import TINY
 from lusbio.cohorts.synthetic import simulate_cohort
-from lusbio.runs.train import execute_many
 from lusbio.runs.spec import prepare_cohort
-from lusbio.network.weights import find_initial_weights
+from lusbio.runs.study import as_study
 
 cohort = simulate_cohort(Path({folder!r}), patients=12, size=32, frames=(4, 6))
-prepared = prepare_cohort(cohort, TINY)
-weights = find_initial_weights("scratch")
-(run,) = execute_many(prepared.specs("biomarkers", weights.name)[:1], prepared)
+study = as_study(prepare_cohort(cohort, TINY))
+(run,) = study.train(study.specs("biomarkers")[:1])
 print(len(run.predictions), cohort.table["path"][0])
 """
 

@@ -12,26 +12,29 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_cohort import SMALL, TINY, make_small_cohort
-from test_train import silent
+from helpers import SMALL, TINY, silent, small_study
 
-from lusbio.cohorts.targets import BIOMARKER_TASK
 from lusbio.errors import LusbioError
 from lusbio.runs import train as execution
 from lusbio.runs.cluster import connect_cluster
 from lusbio.runs.plan import list_pretrained
-from lusbio.runs.spec import PreparedCohort, Run, RunSpec, is_finished, prepare_cohort, runs_folder
-from lusbio.runs.train import execute_many
+from lusbio.runs.spec import Own, PreparedCohort, Run, RunSpec, is_finished, runs_folder
+from lusbio.runs.study import Study
+from lusbio.vocabulary import BIOMARKER_TASK, SEVERITY
 
 # Enough epochs for a worker to be killed in the middle of them.
 LONGER = replace(TINY, training=replace(SMALL, epochs=4))
 RESULTS = ("predictions.csv", "weights.safetensors", "features.npy", "log.csv", "run.json")
 
 
-@pytest.fixture
-def prepared(tmp_path, monkeypatch) -> PreparedCohort:
-    monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "build"))
-    return prepare_cohort(make_small_cohort(tmp_path / "cohort"), LONGER)
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Study:
+    return small_study(tmp_path_factory.mktemp("cohort"), profile=LONGER)
+
+
+def list_untrained(study: Study) -> list[RunSpec]:
+    """Runs that no test here finishes."""
+    return study.specs(BIOMARKER_TASK, seed=9)
 
 
 @contextlib.contextmanager
@@ -89,18 +92,18 @@ def read_results(runs: Sequence[Run]) -> list[dict[str, bytes]]:
     return [{name: (run.folder / name).read_bytes() for name in RESULTS} for run in runs]
 
 
-def test_a_worker_killed_half_way_leaves_the_same_bytes(prepared, tmp_path, monkeypatch):
-    pretrained = list_pretrained(prepared, ["lung_severity"], "scratch")
-    specs = [*prepared.specs(BIOMARKER_TASK)[:2], pretrained[0]]
-    here = execute_many(specs, prepared, say=silent)
+def test_a_worker_killed_half_way_leaves_the_same_bytes(study, tmp_path, monkeypatch):
+    pretrained = list_pretrained(study, [SEVERITY])
+    specs = [*study.specs(BIOMARKER_TASK)[:2], pretrained[0]]
+    here = study.train(specs, say=silent)
     monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "shared"))
     with start_cluster(tmp_path, workers=2) as (address, (_, victim, survivor)):
         monkeypatch.setenv("LUSBIO_SCHEDULER", address)
-        folders, killed = [runs_folder() / spec.run_id for spec in specs], []
+        folders, killed = [runs_folder(spec.run_id) for spec in specs], []
         killer = threading.Thread(target=kill_half_way, args=(victim, folders, killed), daemon=True)
         killer.start()
         lines: list[str] = []
-        there = execute_many(specs, prepared, say=lines.append)
+        there = study.train(specs, say=lines.append)
         killer.join()
         assert survivor.poll() is None and victim.wait() == -signal.SIGKILL
     assert [run.folder for run in there] == folders and read_results(there) == read_results(here)
@@ -112,46 +115,46 @@ def test_a_worker_killed_half_way_leaves_the_same_bytes(prepared, tmp_path, monk
     assert sum("epoch 4/4" in line for line in lines) == 3
 
 
-def test_a_single_worker_trains_not_the_one_who_asks(prepared, monkeypatch):
+def test_a_single_worker_trains_not_the_one_who_asks(study, monkeypatch):
     seen = []
 
-    def note(spec: RunSpec, prepared: PreparedCohort) -> None:
+    def note(spec: RunSpec, prepared: PreparedCohort, own: Own) -> None:
         seen.append((spec, threading.current_thread()))
 
     monkeypatch.setattr(execution, "execute", note)
-    specs = prepared.specs(BIOMARKER_TASK)
+    specs = list_untrained(study)
     with start_threads(1, monkeypatch), pytest.raises(LusbioError, match="not trained yet"):
-        execute_many(specs, prepared, say=silent)
+        study.train(specs, say=silent)
     assert {spec for spec, _ in seen} == set(specs)
     assert threading.current_thread() not in [thread for _, thread in seen]
 
 
-def test_a_worker_with_two_threads_is_refused(prepared, monkeypatch):
+def test_a_worker_with_two_threads_is_refused(study, monkeypatch):
     with start_threads(2, monkeypatch), pytest.raises(LusbioError, match="has 2 threads, expected 1"):
-        execute_many(prepared.specs(BIOMARKER_TASK)[:1], prepared, say=silent)
+        study.train(list_untrained(study)[:1], say=silent)
 
 
-def test_a_worker_that_would_write_elsewhere_is_refused(prepared, tmp_path, monkeypatch):
+def test_a_worker_that_would_write_elsewhere_is_refused(study, tmp_path, monkeypatch):
     with start_cluster(tmp_path, workers=1) as (address, _):
         monkeypatch.setenv("LUSBIO_SCHEDULER", address)
         monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "elsewhere"))
         with pytest.raises(LusbioError, match=r"expected .*elsewhere.*: it needs the same checkout"):
-            execute_many(prepared.specs(BIOMARKER_TASK)[:1], prepared, say=silent)
+            study.train(list_untrained(study)[:1], say=silent)
 
 
-def test_a_scheduler_that_does_not_answer_is_named(prepared, monkeypatch):
+def test_a_scheduler_that_does_not_answer_is_named(study, monkeypatch):
     dask = pytest.importorskip("dask")
     pytest.importorskip("distributed", reason="dask is not installed")
-    specs = prepared.specs(BIOMARKER_TASK)[:1]
+    specs = list_untrained(study)[:1]
     monkeypatch.setenv("LUSBIO_SCHEDULER", "tcp://127.0.0.1:9")
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "200ms"}),
         pytest.raises(LusbioError, match=r"LUSBIO_SCHEDULER is tcp://127.0.0.1:9, but no scheduler answers"),
     ):
-        execute_many(specs, prepared, say=silent)
+        study.train(specs, say=silent)
     monkeypatch.setenv("LUSBIO_SCHEDULER", "nowhere")
     with pytest.raises(LusbioError, match="no scheduler answers there: .*port"):
-        execute_many(specs, prepared, say=silent)
+        study.train(specs, say=silent)
 
 
 def test_a_call_that_takes_its_workers_down_is_given_up(tmp_path, monkeypatch):
@@ -173,16 +176,16 @@ def test_a_scheduler_that_goes_away_is_named(tmp_path):
         client.gather([client.submit(os.kill, scheduler.pid, signal.SIGKILL)])
 
 
-def test_without_dask_the_error_says_what_to_install(prepared, monkeypatch):
+def test_without_dask_the_error_says_what_to_install(study, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     monkeypatch.setenv("LUSBIO_SCHEDULER", "tcp://127.0.0.1:8786")
     with pytest.raises(LusbioError, match=r"dask is not installed: python -m pip install .*\.\[cluster\]"):
-        execute_many(prepared.specs(BIOMARKER_TASK)[:1], prepared, say=silent)
+        study.train(list_untrained(study)[:1], say=silent)
 
 
-def test_what_is_finished_asks_no_scheduler(prepared, monkeypatch):
-    specs = prepared.specs(BIOMARKER_TASK)[:1]
-    (first,) = execute_many(specs, prepared, say=silent)
+def test_what_is_finished_asks_no_scheduler(study, monkeypatch):
+    specs = study.specs(BIOMARKER_TASK)[:1]
+    (first,) = study.train(specs, say=silent)
     monkeypatch.setenv("LUSBIO_SCHEDULER", "tcp://127.0.0.1:9")
-    (second,) = execute_many(specs, prepared, say=silent)
+    (second,) = study.train(specs, say=silent)
     assert first.folder == second.folder
