@@ -12,7 +12,7 @@ from scipy.stats import linregress
 
 from lusbio.experts.rows import NETWORK, Row, choose_by_validation
 from lusbio.files import Table
-from lusbio.report.cells import format_value, in_words, measure_cells, name_row, subtract_cells
+from lusbio.report.cells import format_value, measure_cells, name_row, show_intervals, subtract_cells
 from lusbio.report.tables import runs_of
 from lusbio.statistics.bootstrap import estimate, holm
 from lusbio.vocabulary import Kind, title_of
@@ -64,7 +64,9 @@ def compare_routes(rows: Sequence[Row], draws: int) -> Table:
     columns = ["task", "expert", "biomarkers", "end_to_end", "difference", "ci_low", "ci_high", "p_value"]
     found = subtract_cells(lines, draws, metrics=["auc"]).rename(columns={"mean": "difference"})
     cells = found.reindex(columns=columns).assign(p_holm=lambda table: holm(table["p_value"]))
-    return Table(cells, in_words(cells), runs=runs_of(rows))
+    p_values = cells[["p_value", "p_holm"]].map(lambda p: format_value(p, decimals=3))
+    shown = cells.assign(**p_values).rename(columns={"ci_low": "difference_low", "ci_high": "difference_high"})
+    return Table(cells, show_intervals(shown), runs=runs_of(rows))
 
 
 def judge_learning(logs: pd.DataFrame) -> pd.DataFrame:
