@@ -100,7 +100,7 @@ endif
 
 # One page with everything that the notebooks made, in the paper's order.
 $(PAGE): $(PAPER:%=$(OUT)/%.ipynb) $(wildcard lusbio/publish/page.*)
-	@$(RUN) -m lusbio.publish.page --profile $(PROFILE) --cohort '$(SAFE_COHORT)'
+	@$(RUN) -m lusbio.publish.page --profile $(PROFILE) --cohort '$(subst ','\'',$(COHORT))'
 
 # Which data and initial weights: rewritten only when they change. Of files, names, sizes and times count.
 # Notebooks about other cohorts look at the public ones too.

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from small_cohort import make_small_cohort
 
+from lusbio.files import write_figure
 from lusbio.report.figures import (
     plot_biomarker_aucs,
     plot_biomarkers,
@@ -15,7 +16,6 @@ from lusbio.report.figures import (
     plot_frame,
     plot_learning_curves,
     plot_videos_per_patient,
-    save_figure,
 )
 from lusbio.vocabulary import BIOMARKERS
 
@@ -72,7 +72,7 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path):
     for folder in ("a", "b"):
         figure, axes = plt.subplots()
         plot_frame(np.arange(64, dtype=np.uint8).reshape(8, 8), "frame 1", ax=axes)
-        save_figure(figure, tmp_path / folder, "fig")
+        write_figure(figure, tmp_path / folder, "fig")
         plt.close(figure)
     for suffix in (".png", ".pdf"):
         assert (tmp_path / "a" / f"fig{suffix}").read_bytes() == (tmp_path / "b" / f"fig{suffix}").read_bytes()

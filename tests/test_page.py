@@ -13,11 +13,10 @@ import pandas as pd
 import pytest
 
 from lusbio.errors import LusbioError
-from lusbio.files import ROOT, build_folder, figures_folder
-from lusbio.publish.page import CAPTIONS, SECTIONS, build_page, main, note_times
-from lusbio.report.figures import plot_frame, save_figure
-from lusbio.report.tables import save_table
-from lusbio.vocabulary import BIOMARKERS
+from lusbio.files import ROOT, build_folder, figures_folder, to_markdown, write_figure
+from lusbio.publish.page import SECTIONS, build_page, main, note_times
+from lusbio.report.figures import plot_frame
+from lusbio.vocabulary import ARTEFACTS, BIOMARKERS
 
 RUN = {
     "cohort": "mine",
@@ -44,8 +43,8 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "build"))
     place = figures_folder("smoke", "mine")
     table = pd.DataFrame({"classifier": ["E2E", "RF"], "auc": [61.25, np.nan]})
-    save_table(table, place, "table1", title="Table 1: tasks", origin="", shown=table)
-    save_table(table, place, "oddity", title="An oddity", origin="", shown=table)
+    save_table(table, place, "table1", title="Table 1: tasks")
+    save_table(table, place, "oddity", title="An oddity")
     draw(place, "fig3")
     (place / "run.json").write_text(json.dumps(RUN))
     runs = [{"run": str(fold), "kind": "end-to-end", "task": "disease", "minutes": 6.17} for fold in range(2)]
@@ -53,10 +52,16 @@ def folder(tmp_path, monkeypatch):
     return place
 
 
+def save_table(table, place, name, *, title, origin=""):
+    place.mkdir(parents=True, exist_ok=True)
+    table.to_csv(place / f"{name}.csv", index=False)
+    (place / f"{name}.md").write_text(f"# {title}\n\n{origin}\n\n{to_markdown(table)}\n")
+
+
 def draw(place, name):
     figure, ax = plt.subplots(figsize=(2, 1))
     plot_frame(np.zeros((4, 4), np.uint8), name, ax=ax)
-    save_figure(figure, place, name)
+    write_figure(figure, place, name)
     plt.close(figure)
 
 
@@ -105,9 +110,9 @@ def test_sections_stand_in_the_papers_order(folder):
     assert anchors[:11] == [f"fig{n}" for n in range(1, 5)] + [f"table{n}" for n in range(1, 8)]
 
 
-def test_every_artefact_stands_once_and_captions_are_of_artefacts():
+def test_everything_that_has_a_title_or_a_caption_stands_once():
     names = [name for section in SECTIONS for name in section.artefacts]
-    assert len(set(names)) == len(names) and set(names) >= CAPTIONS.keys()
+    assert len(set(names)) == len(names) and set(names) >= ARTEFACTS.keys() - {"verdict"}
     assert f"the {len(BIOMARKERS)} biomarkers" in next(s.title for s in SECTIONS if s.anchor == "table5")
 
 
@@ -126,7 +131,7 @@ def test_what_was_left_out_is_said_with_the_reason_and_not_called_missing(folder
     assert page.count('<p class="missing">Left out here: Table &lt;6&gt;. PROFILE=paper.</p>') == 1
     assert "Not here: Table 6" not in page and "Not here: Label efficiency" not in page
     table = pd.DataFrame({"a": [1]})
-    save_table(table, folder, "table6", title="Table 6", origin="", shown=table)
+    save_table(table, folder, "table6", title="Table 6")
     assert "Left out here" not in build_page("smoke", "mine")
 
 
@@ -181,10 +186,10 @@ def test_verdicts_stand_above_everything_else(folder):
 def test_a_verdict_of_another_commit_says_so(folder):
     table = pd.DataFrame({"title": ["Disease"], "verdict": ["worse"], "sentence": ["A < B."]})
     origins = [f"**Simulated** patients, 3 patients · commit `{name}`" for name in ("abc1234", "0000000")]
-    save_table(table, folder, "table1", title="Table 1", origin=origins[0], shown=table)
+    save_table(table, folder, "table1", title="Table 1", origin=origins[0])
     said = {}
     for origin in origins:
-        save_table(table, folder, "verdict", title="Verdict", origin=origin, shown=table)
+        save_table(table, folder, "verdict", title="Verdict", origin=origin)
         page = build_page("smoke", "mine")
         said[origin] = '<p class="origin">' in page[: page.index("On this page")]
     assert list(said.values()) == [False, True] and "Verdict</a>" not in page

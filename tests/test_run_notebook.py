@@ -1,3 +1,4 @@
+import contextlib
 import functools
 import json
 import os
@@ -12,9 +13,11 @@ import pytest
 
 from lusbio.errors import LusbioError
 from lusbio.files import ROOT
-from lusbio.publish.run_notebook import PARAMETERS, anatomy_problems, check_parameters, main, run_notebook
+from lusbio.publish.anatomy import PARAMETERS, anatomy_problems
+from lusbio.publish.run_notebook import check_parameters, main, run_notebook
 
 pytest.importorskip("papermill")
+psutil = pytest.importorskip("psutil")  # which ipykernel needs
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -44,6 +47,7 @@ def _edited(path: Path, edit) -> list[str]:
 
 
 HOME = "/" + "home/someone/videos"
+IMPORTS = "import lusbio.files\nfrom lusbio.vocabulary import a, b, c, d, e, f, g\nfrom lusbio import h as i, j, k{}"
 DEFECTS = {
     "kernel": (lambda nb: nb["metadata"].clear(), "kernel"),
     "number": (lambda nb: nb["cells"][0].update(source=nb["cells"][0]["source"].replace("03", "04")), "# 03 · "),
@@ -59,9 +63,47 @@ DEFECTS = {
     "no prose": (lambda nb: nb["cells"].pop(2), "code follows code"),
     "outputs": (lambda nb: nb["cells"][3].update(execution_count=1), "outputs are committed"),
     "long cell": (lambda nb: nb["cells"][3].update(source="x = 1\n" * 26), "26 lines of code"),
+    "long function": (lambda nb: nb["cells"][3].update(source="def f():\n" + "    x = 1\n" * 12), "f has 13 lines"),
+    "long method": (
+        lambda nb: nb["cells"][3].update(source="class A:\n    def f(self):\n" + "        x = 1\n\n" * 12),
+        "f has 13 lines",
+    ),
+    "many names": (lambda nb: nb["cells"][3].update(source=IMPORTS.format(", n, o")), "13 names are imported"),
     "path in code": (lambda nb: nb["cells"][3].update(source=f"open('{HOME}')"), "absolute path"),
     "path in prose": (lambda nb: nb["cells"][2].update(source=f"see {HOME}"), "absolute path"),
 }
+
+
+GUARDS = (
+    "if real is not None:\n    table = count(real)\n    display(table)",
+    "if not missing:\n    table = count(real)\ntable",
+    "if missing:\n    print(missing)\nelse:\n    display(count(real))",
+    "None if missing else count(real).style.hide()",
+    "frame = videos[0] if videos else None\nplot_frame(frame, ax=ax)",
+)
+NO_GUARDS = (
+    "rows = list(material)\nif not rows:\n    rows = [fallback]\nplot(rows)",
+    "if simulated:\n    title = 'simulated'\nax = plot(rows)\nax.set_title(title)",
+    "for row in rows:\n    if row is not None:\n        print(row)",
+    "size = 3 if wide else 2",
+    "print(*(None if row.empty else row for row in rows))",
+    "# nothing yet",
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "guarded"), [*((code, True) for code in GUARDS), *((code, False) for code in NO_GUARDS)]
+)
+def test_no_cell_works_only_if_something_is_there(code, guarded, tmp_path, write_notebook):
+    problems = anatomy_problems(write_notebook(tmp_path / "03_try.ipynb", code))
+    assert ["begins with a guard" in problem for problem in problems] == [True] * guarded
+
+
+def test_only_names_from_the_package_count_wherever_they_are_imported(tmp_path, write_notebook):
+    code = [IMPORTS.format(", n"), "import numpy\nfrom pathlib import Path\nfrom lusbio_of_mine import x"]
+    assert anatomy_problems(write_notebook(tmp_path / "03_good.ipynb", *code)) == []
+    (problem,) = anatomy_problems(write_notebook(tmp_path / "03_bad.ipynb", *code, "import lusbio"))
+    assert "13 names are imported from lusbio, at most 12" in problem
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
@@ -134,32 +176,98 @@ def test_a_failed_cell_is_shown_and_leaves_only_the_running_file(tmp_path, write
     assert [path.name for path in output.parent.iterdir()] == ["01_try.running.ipynb"]
 
 
-def test_a_kernel_that_dies_is_an_error(tmp_path, write_notebook):
-    source = write_notebook(tmp_path / "01_try.ipynb", "import os\nos._exit(9)")
-    with pytest.raises(LusbioError, match=r"Kernel died.*memory"):
+def test_a_notebook_that_has_nothing_to_do_ends_there_and_is_done(tmp_path, write_notebook, capfd):
+    code = "from lusbio.errors import NothingToDo\nraise NothingToDo('No raters here: lusbio fetch pocovid.')"
+    source = write_notebook(tmp_path / "in" / "01_try.ipynb", "print('begun')", code, "print('after', 'that')")
+    output = tmp_path / "out" / "01_try.ipynb"
+    assert main(["run", str(source), "--output", str(output)]) == 0
+    said = capfd.readouterr()
+    assert "begun\nNo raters here: lusbio fetch pocovid.\n" in said.out and "after that" not in said.out
+    assert said.err == ""
+    page = output.with_suffix(".html").read_text(encoding="utf-8")
+    assert "No raters here" in page and "Traceback" not in page and "papermill-error" not in page
+    assert [path.name for path in sorted(output.parent.iterdir())] == ["01_try.html", "01_try.ipynb"]
+
+
+def test_a_kernel_that_dies_is_an_error_with_its_last_words(tmp_path, write_notebook):
+    code = "import os, sys\nsys.__stderr__.write('so long')\nsys.__stderr__.flush()\nos._exit(9)"
+    source = write_notebook(tmp_path / "01_try.ipynb", code)
+    with pytest.raises(LusbioError, match=r"(?s)Kernel died.*memory.*so long"):
         run_notebook(source, tmp_path / "out.ipynb", {})
     assert not (tmp_path / "out.ipynb").exists()
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals")
+SLEEPS = "import os, time\nopen('0.started', 'w').close()\ntime.sleep(60)"
+TRAINS = """
+import joblib, time
+def train(number):
+    open(f"{number}.started", "w").close()
+    while True:
+        time.sleep(0.1)
+joblib.Parallel(n_jobs=2)(joblib.delayed(train)(number) for number in range(4))
+"""
+STOPPED = """
+stopped in 01_try; finished epochs and runs are kept
+go on: make paper PROFILE=smoke COHORT='it'"'"'s mine'
+"""
+
+
+def check_interrupt(source: Path, started: int, sent: signal.Signals, send) -> None:
+    """Send a signal to the run of a notebook, as a terminal (``os.killpg``) or make (``os.kill``) does."""
+    command = [
+        sys.executable,
+        "-m",
+        "lusbio.publish.run_notebook",
+        "run",
+        source,
+        "--output",
+        source.parent / "out.ipynb",
+    ]
+    with subprocess.Popen(
+        [*command, "--profile", "smoke", "--cohort", "it's mine", "--jobs", "2"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        # Where the tests run in the background, SIGINT is ignored and children inherit that.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        while process.poll() is None and len(list(source.parent.glob("*.started"))) < started:
+            time.sleep(0.05)
+        below = psutil.Process(process.pid).children(recursive=True)
+        send(process.pid, sent)
+        printed, _ = process.communicate(timeout=60)
+    assert len(below) > started - 1
+    assert printed == STOPPED
+    assert process.returncode == 130
+    assert [child for child in below if _is_alive(child)] == []
+    assert not (source.parent / "out.ipynb").exists()
+
+
+def _is_alive(process) -> bool:
+    """Whether it runs; one that has ended, and that nobody has asked how, does not."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="signals")
+
+
+@posix
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=lambda sent: sent.name)
 def test_an_interrupted_run_takes_its_kernel_along(sent, tmp_path, write_notebook):
-    code = "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)"
-    source = write_notebook(tmp_path / "01_try.ipynb", code)
-    command = [sys.executable, "-m", "lusbio.publish.run_notebook", "run", source, "--output", tmp_path / "out.ipynb"]
-    # Where the tests run in the background, SIGINT is ignored and children inherit that.
-    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
-    ) as process:
-        kernel = int(process.stdout.readline())
-        process.send_signal(sent)
-        _, said = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert "stopped; what is finished is kept" in said
-    with pytest.raises(ProcessLookupError):
-        os.kill(kernel, 0)
-    assert not (tmp_path / "out.ipynb").exists()
+    check_interrupt(write_notebook(tmp_path / "01_try.ipynb", SLEEPS), 1, sent, os.kill)
+
+
+@posix
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=lambda sent: sent.name)
+def test_an_interrupted_training_says_what_is_kept_and_how_to_go_on_and_leaves_no_process(
+    sent, tmp_path, write_notebook
+):
+    check_interrupt(write_notebook(tmp_path / "01_try.ipynb", TRAINS), 2, sent, os.killpg)
 
 
 def test_check_names_every_problem_and_fails(tmp_path, write_notebook, capsys):

@@ -23,9 +23,10 @@ from PIL import Image
 
 from lusbio.cohorts.folder import cohort_name
 from lusbio.errors import LusbioError
-from lusbio.files import build_folder, figures_folder, write_json, write_text
+from lusbio.files import build_folder, figures_folder, to_markdown, write_json, write_text
 from lusbio.publish.markdown import find_origins, render_markdown
-from lusbio.report.tables import to_markdown
+from lusbio.publish.run_notebook import ended_in_two_lines
+from lusbio.vocabulary import ARTEFACTS
 
 VERDICT_CLASSES = {"beats": "good", "matches": "good", "worse": "bad"}
 SUFFIXES = (".png", ".md", ".csv")
@@ -51,12 +52,9 @@ class Section(NamedTuple):
     optional: bool = False
 
 
-_CONTENTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-SECTIONS = tuple(Section(**section) for section in _CONTENTS["sections"])
+with Path(__file__).with_suffix(".toml").open("rb") as _file:
+    SECTIONS = tuple(Section(**section) for section in tomllib.load(_file)["sections"])
 """In the paper's order; what no section names goes into a last one, "More"."""
-
-CAPTIONS: dict[str, str] = _CONTENTS["captions"]
-"""What stands below a figure."""
 
 
 def build_page(profile: str, cohort: str) -> str:
@@ -249,7 +247,8 @@ def _artefact(name: str, files: dict[str, Path], common: str) -> str:
         table = render_markdown(to_markdown(values), common)[1]
         parts.append(_folded(f"{name}.csv, {len(values)} rows", table))
     if ".png" in files:
-        parts.insert(len(parts) if first else 0, _figure(files[".png"], CAPTIONS.get(name, "")))
+        caption = ARTEFACTS[name].caption if name in ARTEFACTS else ""
+        parts.insert(len(parts) if first else 0, _figure(files[".png"], caption))
     if not re.fullmatch(r"(fig|table)\d", name):  # those have the heading of their section
         parts.insert(0, _heading(3, name, title[0].upper() + title[1:]))
     return "\n".join(filter(None, parts))
@@ -274,7 +273,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: What follows ``python -m lusbio.publish.page``; None means the process's own.
 
     Returns:
-        0 when the page is written, 1 after a LusbioError.
+        0 when the page is written, 1 after a LusbioError, 130 when interrupted.
     """
     parser = argparse.ArgumentParser(prog="python -m lusbio.publish.page", description="Write the paper's page.")
     parser.add_argument("--profile", default="laptop")
@@ -282,14 +281,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     plain = re.fullmatch(r"[A-Za-z0-9_-]+", options.cohort)
     cohort = options.cohort if plain else cohort_name(Path(options.cohort))
+    path = build_folder(options.profile, cohort, "paper.html")
     try:
-        note_times(options.profile, cohort)
-        page = build_page(options.profile, cohort)
+        with ended_in_two_lines("the page", options.profile, options.cohort):
+            note_times(options.profile, cohort)
+            write_text(build_page(options.profile, cohort), path)
     except LusbioError as error:
         print(error, file=sys.stderr)
         return 1
-    path = build_folder(options.profile, cohort, "paper.html")
-    write_text(page, path)
+    except KeyboardInterrupt:
+        return 130
     print(path)
     return 0
 

@@ -1,16 +1,11 @@
 """The paper's figures: data frames in, axes out. Every ``plot_*`` draws on the axes it is given."""
 
-import os
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from lusbio.files import atomic_path
 from lusbio.vocabulary import BIOMARKER_GROUPS, BIOMARKERS, TASKS
 
 INK, SOFT, ACCENT, SECOND = "#22313f", "#9aa5b1", "#1f77b4", "#d1495b"
@@ -34,18 +29,6 @@ STYLE = {
 def use_style() -> None:
     """Set the look of all figures; call it once at the top of a notebook."""
     plt.rcParams.update(STYLE)
-
-
-def save_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Write a figure as PNG and PDF; the same figure always gives the same bytes."""
-    before = os.environ.get("SOURCE_DATE_EPOCH")
-    os.environ["SOURCE_DATE_EPOCH"] = "0"
-    try:
-        for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"Creator": None, "Producer": None})):
-            with atomic_path(folder / f"{name}{suffix}") as temporary:
-                figure.savefig(temporary, dpi=160, metadata=metadata)
-    finally:
-        os.environ.pop("SOURCE_DATE_EPOCH") if before is None else os.environ.update(SOURCE_DATE_EPOCH=before)
 
 
 def plot_videos_per_patient(table: pd.DataFrame, *, ax: Axes) -> Axes:
