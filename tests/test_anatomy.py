@@ -6,7 +6,7 @@ import pytest
 from lusbio.simulation.anatomy import fluid_mm, image_top_mm, lobe, lung_depth, pleura_depth
 from lusbio.simulation.constants import B_LINE_SPACING_MM
 from lusbio.simulation.examples import example_scene
-from lusbio.simulation.findings import biomarkers_of
+from lusbio.simulation.patients import biomarkers_of
 from lusbio.simulation.placement import build_scene
 from lusbio.simulation.population import simulate_recordings
 from lusbio.vocabulary import BIOMARKER_NAMES
@@ -16,10 +16,6 @@ from lusbio.vocabulary import BIOMARKER_NAMES
 def scenes(request):
     recordings = simulate_recordings(189, 1, request.param)
     return [build_scene(r.findings, r.patient, r.zone, r.generator(3)) for r in recordings]
-
-
-def reach_of(scene):
-    return scene.motion.slide_mm / 2 + scene.motion.beat_mm
 
 
 def test_every_finding_is_placed_once(scenes):
@@ -38,7 +34,7 @@ def test_every_finding_is_placed_once(scenes):
 
 def test_findings_stay_in_the_image_while_the_lung_slides(scenes):
     for scene in scenes:
-        reach, half = reach_of(scene), scene.width_mm / 2
+        reach, half = scene.motion.reach_mm, scene.width_mm / 2
         for spot in (*scene.indents, *scene.breaks, *scene.consolidations, *scene.bands):
             assert abs(spot.x_mm) + spot.width_mm / 2 + reach <= half + 1e-6
         for spot in scene.b_lines:
@@ -54,7 +50,7 @@ def test_the_square_image_cuts_off_no_finding_of_a_wide_sector():
         half_image = (device.radius_mm + device.depth_mm - image_top_mm(device)) / 2
         for spot in (*scene.indents, *scene.breaks, *scene.consolidations, *scene.bands, *scene.b_lines):
             width = 0 if spot in scene.b_lines else spot.width_mm / 2
-            assert radius * np.sin((abs(spot.x_mm) + width + reach_of(scene)) / radius) <= half_image
+            assert radius * np.sin((abs(spot.x_mm) + width + scene.motion.reach_mm) / radius) <= half_image
 
 
 def test_ribs_never_hide_a_finding(scenes):
@@ -64,7 +60,7 @@ def test_ribs_never_hide_a_finding(scenes):
             spots = (*scene.indents, *scene.breaks, *scene.consolidations, *scene.bands, *scene.b_lines)
             for spot in spots:
                 width = 0 if spot in scene.b_lines else spot.width_mm / 2
-                assert abs(spot.x_mm) + width + reach_of(scene) <= inner + 1e-6
+                assert abs(spot.x_mm) + width + scene.motion.reach_mm <= inner + 1e-6
 
 
 def test_findings_do_not_overlap(scenes):
@@ -77,7 +73,7 @@ def test_findings_do_not_overlap(scenes):
         if scene.a_window:
             low, high = (scene.a_window.x_mm + sign * scene.a_window.width_mm / 2 for sign in (-1, 1))
             for start, end in blocks:
-                assert end + reach_of(scene) <= low + 1e-6 or start - reach_of(scene) >= high - 1e-6
+                assert end + scene.motion.reach_mm <= low + 1e-6 or start - scene.motion.reach_mm >= high - 1e-6
 
 
 def test_b_lines_can_be_counted(scenes):

@@ -6,8 +6,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from lusbio.simulation import constants as c
-from lusbio.simulation.draws import lateral_need_mm
-from lusbio.simulation.findings import Findings, biomarkers_of, choice_of, grade_of, sized_choice
+from lusbio.simulation.patients import Findings, biomarkers_of, choices_of, grade_of, sized_choice
 from lusbio.simulation.population import simulate_recordings
 from lusbio.simulation.raters import SPECIALIST, TRAINEE, rate_biomarkers, rate_severity, round_grade, trainee_table
 from lusbio.simulation.targets import intraclass_correlation, score_forest, summarise_targets
@@ -55,7 +54,7 @@ def test_what_is_labelled_fits_into_the_image(recordings):
             assert not f.white
             assert not f.effusion_mm
         assert bool(f.a_lines) == bool(f.a_line_copies) == bool(f.a_line_width_mm)
-        assert lateral_need_mm(f) <= device.width_mm
+        assert f.lateral_mm <= device.width_mm
 
 
 def test_lengths_keep_clear_of_the_limits_between_options(recordings):
@@ -64,7 +63,7 @@ def test_lengths_keep_clear_of_the_limits_between_options(recordings):
         widths = [*f.indents_mm, *f.breaks_mm, *f.consolidations_mm]
         assert all(min(abs(w - 5), abs(w - 10)) > 0.39 for w in widths)
         assert min(abs(f.effusion_mm - 5), 1) > 0.9
-        low, high = [(0.5, 0.9), (2, 3), (4, 5), (5.4, 7)][choice_of("pleural thickness", f, 50)]
+        low, high = [(0.5, 0.9), (2, 3), (4, 5), (5.4, 7)][choices_of(f, 50)["pleural thickness"]]
         assert low <= f.thickness_mm <= high
 
 

@@ -18,23 +18,9 @@ from lusbio.simulation.scanner import render_video
 from lusbio.videos import can_encode, write_frames
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
 
-_CODE = tuple(
-    f"simulation/{name}.py"
-    for name in (
-        "anatomy",
-        "artifacts",
-        "constants",
-        "draws",
-        "findings",
-        "scan_grid",
-        "population",
-        "patients",
-        "placement",
-        "raters",
-        "scanner",
-        "tissue",
-    )
-)
+_LABELS = ("constants", "draws", "patients", "population", "raters")
+_PIXELS = ("anatomy", "artifacts", "placement", "scanner")
+_CODE = tuple(f"simulation/{name}.py" for name in (*_LABELS, *_PIXELS))
 """What decides labels and pixels: a change there makes cohorts anew; see ``files.code_fingerprint``."""
 
 

@@ -1,8 +1,8 @@
 """Lung ultrasound videos whose truth is known: labels first, then a scene in millimetres, then pixels.
 
-From the smallest part to the whole: ``constants`` holds every number; ``findings`` says what is in a video and
-which of the 38 labels follow; ``patients`` are the records. ``draws`` and ``labels`` say who has what, ``raters``
-what people make of it, ``targets`` whether the rates of the literature come out. ``anatomy`` and ``placement``
-make a scene of it, ``tissue`` and ``artifacts`` draw its parts, ``scanner`` turns them into a video and ``masks``
-into masks; ``examples`` shows each biomarker on its own.
+From the smallest part to the whole: ``constants`` holds every number; ``patients`` are the records, what is in a video
+and which of the 38 labels follow. ``population`` and ``draws`` say who has what, ``raters`` what people make of it,
+``targets`` whether the rates of the literature come out. ``anatomy`` and ``placement`` make a scene of it,
+``artifacts`` draws its parts and their masks, ``scanner`` turns them into a video; ``examples`` shows each biomarker on
+its own, and ``realism`` measures how it looks.
 """

@@ -6,7 +6,7 @@ network scores. What a convex image looks like was set beside frames of the deve
 ``benchmarks/transfer_ladder.py`` says what that does to networks.
 """
 
-from dataclasses import dataclass
+from collections import namedtuple
 
 from lusbio.vocabulary import TASKS
 
@@ -22,44 +22,36 @@ ZONE_SHIFT = {"1": -0.3, "2": 0.0, "3": 0.3}
 """Grades of severity added by the zone: anterior better, basal worse."""
 
 
-@dataclass(frozen=True)
-class DiseaseRates:
-    """What one disease does to a patient.
+DiseaseRates = namedtuple(
+    "DiseaseRates",
+    "prior a_profile_only severity b_lines irregular thick thick_alone consolidation effusion isolated_b sub_pleural",
+)
+"""What one disease does to a patient.
 
-    Attributes:
-        prior: Share of the patients.
-        a_profile_only: Probability that a patient shows nothing but an A-profile: every video is of grade 0, with
-            two isolated B-lines at most.
-        severity: Mean of the severity latent (in grades) of patients with more than an A-profile.
-        b_lines: Probability that a patient (with more than an A-profile) has B-lines in any video.
-        irregular: The same for an indented or broken pleural line.
-        thick: The same for a pleural line of 2 mm or more, among patients with an irregular one...
-        thick_alone: ...and among the others.
-        consolidation: The same for consolidation.
-        effusion: The same for effusion.
-        isolated_b: Probability of one or two isolated B-lines in a video of grade 0.
-    """
-
-    prior: float
-    a_profile_only: float
-    severity: float
-    b_lines: float
-    irregular: float
-    thick: float
-    thick_alone: float
-    consolidation: float
-    effusion: float
-    isolated_b: float
-
+Attributes:
+    prior: Share of the patients.
+    a_profile_only: Probability that a patient shows nothing but an A-profile: every video is of grade 0, with
+        two isolated B-lines at most.
+    severity: Mean of the severity latent (in grades) of patients with more than an A-profile.
+    b_lines: Probability that a patient (with more than an A-profile) has B-lines in any video.
+    irregular: The same for an indented or broken pleural line.
+    thick: The same for a pleural line of 2 mm or more, among patients with an irregular one...
+    thick_alone: ...and among the others.
+    consolidation: The same for consolidation.
+    effusion: The same for effusion.
+    isolated_b: Probability of one or two isolated B-lines in a video of grade 0.
+    sub_pleural: Probability that the B-lines of a video start below the pleural line: at small consolidations in
+        pneumonia, hardly ever in edema.
+"""
 
 RATES: dict[str, DiseaseRates] = {
-    HEALTHY: DiseaseRates(0.15, 0.70, 0.90, 0.80, 0.40, 0.20, 0.05, 0.05, 0.05, 0.30),
-    COVID: DiseaseRates(0.28, 0.00, 1.10, 0.97, 0.60, 0.733, 0.25, 0.39, 0.14, 0.65),
-    ILD: DiseaseRates(0.08, 0.00, 1.10, 0.80, 0.78, 0.64, 0.28, 0.05, 0.05, 0.40),
-    AIRWAY: DiseaseRates(0.12, 0.86, 0.90, 0.80, 0.30, 0.20, 0.05, 0.15, 0.05, 0.10),
-    EDEMA: DiseaseRates(0.14, 0.00, 1.20, 1.00, 0.18, 0.50, 0.085, 0.00, 0.95, 0.60),
-    OTHER_LUNG: DiseaseRates(0.14, 0.00, 1.60, 0.90, 1.00, 0.60, 0.00, 0.83, 0.67, 0.60),
-    NON_LUNG: DiseaseRates(0.09, 0.65, 0.90, 0.80, 0.35, 0.20, 0.05, 0.10, 0.15, 0.25),
+    HEALTHY: DiseaseRates(0.15, 0.70, 0.90, 0.80, 0.40, 0.20, 0.05, 0.05, 0.05, 0.30, 0.15),
+    COVID: DiseaseRates(0.28, 0.00, 1.10, 0.97, 0.60, 0.733, 0.25, 0.39, 0.14, 0.65, 0.40),
+    ILD: DiseaseRates(0.08, 0.00, 1.10, 0.80, 0.78, 0.64, 0.28, 0.05, 0.05, 0.40, 0.10),
+    AIRWAY: DiseaseRates(0.12, 0.86, 0.90, 0.80, 0.30, 0.20, 0.05, 0.15, 0.05, 0.10, 0.15),
+    EDEMA: DiseaseRates(0.14, 0.00, 1.20, 1.00, 0.18, 0.50, 0.085, 0.00, 0.95, 0.60, 0.05),
+    OTHER_LUNG: DiseaseRates(0.14, 0.00, 1.60, 0.90, 1.00, 0.60, 0.00, 0.83, 0.67, 0.60, 0.40),
+    NON_LUNG: DiseaseRates(0.09, 0.65, 0.90, 0.80, 0.35, 0.20, 0.05, 0.10, 0.15, 0.25, 0.15),
 }
 """Sources: rates per patient of cardiogenic edema, ILD, asthma/COPD, COVID and ARDS-like disease from the literature
 digest in the simulator's specification; ``thick`` is set so that the specified rates of thick and of abnormal
@@ -90,15 +82,16 @@ A_LINES_STACKED = {1: 0.25, 2: 0.55}
 """P(also stacked) of weak (1) and bold (2) A-lines."""
 A_LINES_WIDE = 0.55
 QUALIFIERS = {
-    1: {"separate": 0.95, "indent": 0.50},
-    2: {"coalescent": 0.32, "break": 0.55, "small consolidation": 0.60},
-    3: {"white": 0.06, "large consolidation": 0.95},
+    1: (("separate", "b_lines", 0.95), ("indent", "irregular", 0.50)),
+    2: (("coalescent", "b_lines", 0.32), ("break", "irregular", 0.55), ("small consolidation", "consolidation", 0.60)),
+    3: (("white", "b_lines", 0.06), ("large consolidation", "consolidation", 0.95)),
 }
-"""What makes a video of this grade; drawn until there is at least one among those the patient can have."""
+"""What makes a video of this grade, the trait of the patient that it takes, and its probability; drawn until there is
+at least one among those the patient can have."""
 B_BESIDE = (0.0, 0.85, 0.40, 0.05)
 """P(some separate B-lines) where no B-line was drawn as a qualifier, by grade."""
-INDENT_BESIDE = (0.0, 0.0, 0.40, 0.40)
-BREAK_BESIDE = (0.0, 0.0, 0.0, 0.45)
+INDENT_BESIDE, BREAK_BESIDE = (0.0, 0.0, 0.40, 0.40), (0.0, 0.0, 0.0, 0.45)
+"""The same for indents and breaks of an irregular pleural line."""
 THICK = (0.25, 0.50, 0.60, 0.60)
 """P(thick pleura) by grade in patients who have it."""
 WHITE_WITHOUT_CONSOLIDATION = 0.55
@@ -107,16 +100,6 @@ lung only; the others stay at grade 2."""
 SMALL_BESIDE_LARGE = 0.3
 EFFUSION_BY_ZONE = {"1": 0.08, "2": 0.20, "3": 0.70}
 """P(effusion) in a video of a patient who has one."""
-SUB_PLEURAL_ORIGIN = {
-    HEALTHY: 0.15,
-    COVID: 0.40,
-    ILD: 0.10,
-    AIRWAY: 0.15,
-    EDEMA: 0.05,
-    OTHER_LUNG: 0.40,
-    NON_LUNG: 0.15,
-}
-"""P(B-lines start below the pleural line): at small consolidations in pneumonia, hardly ever in edema."""
 
 # --- raters ------------------------------------------------------------------------------------------------------
 TRAINEE_SEVERITY = (0.3, 0.3)
@@ -129,20 +112,14 @@ FLAG_ERROR = 0.05
 ORIGIN_ERROR = 0.06
 
 
-@dataclass(frozen=True)
-class RaterErrors:
-    """How a rater errs on one single-choice group.
+RaterErrors = namedtuple("RaterErrors", "seen missed step")
+"""How a rater errs on one single-choice group.
 
-    Attributes:
-        seen: P(first option that is present | none): seen though absent.
-        missed: P(none | first option that is present).
-        step: P(a neighbouring option) among the options that are present.
-    """
-
-    seen: float
-    missed: float
-    step: float
-
+Attributes:
+    seen: P(first option that is present | none): seen though absent.
+    missed: P(none | first option that is present).
+    step: P(a neighbouring option) among the options that are present.
+"""
 
 RATER_ERRORS: dict[str, RaterErrors] = {
     "A-lines": RaterErrors(0.04, 0.09, 0.10),
@@ -170,8 +147,7 @@ DEVICES: dict[str, dict[str, tuple[float, float]]] = {
 """Geometry and frequency: the simulator's specification. ``haze_db`` is the lung just below the pleural line about
 muscle, ``fade_db`` what it loses until the bottom."""
 DEPTHS_MM = {"linear": (40, 45, 50, 55, 60), "convex": (80, 90, 100, 110, 120)}
-FRAMES_PER_SECOND = (20, 40)
-DYNAMIC_RANGE_DB = (50, 70)
+FRAMES_PER_SECOND, DYNAMIC_RANGE_DB = (20, 40), (50, 70)
 GAIN_SD_DB, GAIN_LIMIT_DB = 3.0, 6.0
 TGC_SD_DB, TGC_LIMIT_DB = 2.0, 4.0
 PERSISTENCE = (0.0, 0.3)

@@ -1,31 +1,174 @@
-"""The records of the simulator: a scanner, a person, a video that is still to be drawn."""
+"""The records of the simulator, what is to be seen in a video, a scanner, a person, and the labels that follow.
+
+Labels are read off the geometry, never the other way round: a scene is drawn from the same numbers.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from lusbio.simulation.findings import Findings
-from lusbio.vocabulary import sf_class
+from lusbio.simulation import constants as c
+from lusbio.vocabulary import BIOMARKER_NAMES, group_names, sf_class
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The findings of a video; every length is in millimetres.
+
+    Attributes:
+        pleura_mm: Skin to pleural line.
+        thickness_mm: Full width at half maximum of the pleural line.
+        a_lines: 0 none, 1 weak, 2 bold.
+        a_line_copies: How many repetitions of the pleural line are visible.
+        a_line_width_mm: How wide they are; 0 when there are none.
+        b_lines: Number of separate B-lines.
+        coalescent_mm: Widths of the bands of merged B-lines.
+        white: The whole field below the pleura is white.
+        b_origin_mm: Where B-lines start below the pleural line; 0 is the line itself.
+        indents_mm: Widths of the indents of the pleural line.
+        breaks_mm: Widths of its gaps.
+        consolidations_mm: Widths of the consolidations.
+        effusion_mm: Thickness of the fluid between parietal and visceral line; 0 is none.
+    """
+
+    pleura_mm: float
+    thickness_mm: float = 0.7
+    a_lines: int = 0
+    a_line_copies: int = 0
+    a_line_width_mm: float = 0.0
+    b_lines: int = 0
+    coalescent_mm: tuple[float, ...] = ()
+    white: bool = False
+    b_origin_mm: float = 0.0
+    indents_mm: tuple[float, ...] = ()
+    breaks_mm: tuple[float, ...] = ()
+    consolidations_mm: tuple[float, ...] = ()
+    effusion_mm: float = 0.0
+
+    @property
+    def has_b_lines(self) -> bool:
+        """Whether there is any B-line, separate, merged or white."""
+        return bool(self.b_lines or self.coalescent_mm or self.white)
+
+    @property
+    def a_line_flags(self) -> tuple[bool, bool]:
+        """Whether A-lines are also stacked (two copies or more), and also wide (over 20 mm)."""
+        return self.a_line_copies >= 2, self.a_line_width_mm > 20
+
+    @property
+    def blocks_mm(self) -> tuple[float, ...]:
+        """Widths of what slides with the lung and must not overlap: indents, breaks, consolidations, merged B-lines."""
+        return self.indents_mm + self.breaks_mm + self.consolidations_mm + self.coalescent_mm
+
+    @property
+    def lateral_mm(self) -> float:
+        """How much pleura the findings take side by side: widths and gaps of whatever must not overlap."""
+        widths = self.blocks_mm + ((self.a_line_width_mm,) if self.a_lines else ())
+        return sum(widths) + c.GAP_MM * (len(widths) + 1) + 1.6 * self.b_lines
+
+
+def choices_of(findings: Findings, depth_mm: float) -> dict[str, int]:
+    """The option of every group that findings call for, in an image of some depth.
+
+    Returns:
+        Position of the option by group; flags ("also ...") are not options.
+
+    Example:
+        >>> choices_of(Findings(pleura_mm=18, b_lines=5), depth_mm=50)["B-lines"]
+        2
+    """
+    f = findings
+    many = f.coalescent_mm or f.b_lines > 6
+    return {
+        "A-lines": f.a_lines,
+        "B-lines": 4 if f.white else 3 if many else (f.b_lines > 0) + (f.b_lines > 3),
+        "B-line origin": 1 + (f.b_origin_mm > 0) if f.has_b_lines else 0,
+        "pleural thickness": sum(f.thickness_mm > edge for edge in (1.0, 3.0, 5.0)),
+        "pleural location": location_choice(f.pleura_mm / depth_mm),
+        "pleural indent": sized_choice(f.indents_mm),
+        "pleural break": sized_choice(f.breaks_mm),
+        "consolidation": sized_choice(f.consolidations_mm),
+        "effusion": (f.effusion_mm > 0) + (f.effusion_mm > 5),
+    }
+
+
+def location_choice(share: float) -> int:
+    """The third of the image, 0 top to 2 bottom, that a share of its depth (0 to 1) lies in."""
+    return min(2, int(3 * share))
+
+
+def sized_choice(widths_mm: tuple[float, ...]) -> int:
+    """The size option of indents, breaks or consolidations.
+
+    Returns:
+        0 none, 1 one or two below 5 mm, 2 more of them, 3 the largest is 5 to 10 mm, 4 it is larger.
+    """
+    largest = max(widths_mm, default=0)
+    return 3 + (largest > 10) if largest >= 5 else (len(widths_mm) > 0) + (len(widths_mm) > 2)
+
+
+def encode_choices(choices: dict[str, int], a_line_flags: tuple[bool, bool]) -> dict[str, int]:
+    """The 38 biomarkers from one option per group and the flags "also stacked" and "also wide".
+
+    Args:
+        choices: Position of the option by group, all nine groups.
+        a_line_flags: Ignored where there are no A-lines.
+
+    Returns:
+        1 or 0 by biomarker name, in the order of the vocabulary.
+    """
+    present = {group_names(group)[choice] for group, choice in choices.items()}
+    if choices["A-lines"]:
+        present |= {flag for flag, on in zip(group_names("A-lines")[3:], a_line_flags, strict=True) if on}
+    return {name: int(name in present) for name in BIOMARKER_NAMES}
+
+
+def biomarkers_of(findings: Findings, depth_mm: float) -> dict[str, int]:
+    """The 38 biomarkers that findings amount to, in an image of some depth.
+
+    Returns:
+        1 or 0 by biomarker name, in the order of the vocabulary.
+
+    Example:
+        >>> [name for name, bit in biomarkers_of(Findings(pleura_mm=18), 50).items() if bit][:2]
+        ['a_lines_none', 'b_lines_none']
+    """
+    return encode_choices(choices_of(findings, depth_mm), findings.a_line_flags)
+
+
+def grade_of(findings: Findings) -> int:
+    """The severity grade, 0 to 3, that findings amount to on the published scale.
+
+    0: continuous pleural line, at most two isolated B-lines. 1: indented pleural line, or separate B-lines. 2: broken
+    pleural line, merged B-lines or small consolidation (up to 10 mm). 3: white lung or larger consolidation.
+
+    Source: Soldati et al. 2020; that two isolated B-lines may be grade 0 follows COVID-BLUES' labels.
+    """
+    if findings.white or max(findings.consolidations_mm, default=0) > 10:
+        return 3
+    if findings.breaks_mm or findings.coalescent_mm or findings.b_lines > 6 or findings.consolidations_mm:
+        return 2
+    return int(bool(findings.indents_mm) or findings.b_lines > 2)
 
 
 @dataclass(frozen=True)
 class Device:
-    """A scanner and its settings, the same for all videos of a patient.
+    """A scanner and its settings, the same for all videos of a patient; the defaults are ordinary.
 
     Attributes:
         probe: ``"linear"`` or ``"convex"``.
         depth_mm: Depth of the image.
         width_mm: Width of the image (linear), or of the arc at the skin (convex).
         radius_mm: Radius of a convex probe; 0 for a linear one.
-        fps: Frames per second.
         frequency_mhz: Centre frequency.
+        haze_db: Lung just below the pleural line, in decibels about muscle.
+        fade_db: How much weaker it is at the bottom.
+        fps: Frames per second.
         dynamic_range_db: Decibels between black and white.
         gain_db: Overall gain error.
         tgc_db: Gain error at the skin, at mid-depth and at the bottom.
         persistence: Share of the previous frame in the next, 0 to 0.3.
         smoothing_px: SD of the scanner's own smoothing of the image, in pixels of the grid.
-        haze_db: Lung just below the pleural line, in decibels about muscle.
-        fade_db: How much weaker it is at the bottom.
         noise_db: Electronic noise at the bottom of the image, against muscle.
     """
 
@@ -33,16 +176,16 @@ class Device:
     depth_mm: float
     width_mm: float
     radius_mm: float
-    fps: float
     frequency_mhz: float
-    dynamic_range_db: float
-    gain_db: float
-    tgc_db: tuple[float, float, float]
-    persistence: float
-    smoothing_px: float
     haze_db: float
     fade_db: float
-    noise_db: float
+    fps: float = 30.0
+    dynamic_range_db: float = 62.0
+    gain_db: float = 0.0
+    tgc_db: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    persistence: float = 0.1
+    smoothing_px: float = 0.9
+    noise_db: float = -28.0
 
 
 @dataclass(frozen=True)
@@ -115,9 +258,6 @@ class Recording:
 
         Args:
             purpose: A small number: 0 findings, 1 trainee, 2 specialist, 3 placement, 4 pixels.
-
-        Returns:
-            A fresh generator.
         """
         return video_generator(self.seed, self.patient.index, self.index, purpose)
 
@@ -130,8 +270,5 @@ def video_generator(seed: int, patient: int, video: int, purpose: int) -> np.ran
         patient: 1-based.
         video: 1-based; 0 for draws that belong to the patient, and patient 0 for the cohort's.
         purpose: Which of the video's independent streams.
-
-    Returns:
-        A fresh generator.
     """
     return np.random.default_rng(np.random.SeedSequence([seed, patient, video], spawn_key=(purpose,)))

@@ -7,14 +7,8 @@ import numpy as np
 import pandas as pd
 
 from lusbio.simulation import artifacts
-from lusbio.simulation.anatomy import Scene
-from lusbio.simulation.scan_grid import make_grid
+from lusbio.simulation.anatomy import Scene, make_grid
 from lusbio.simulation.scanner import echo_db, make_textures
-
-RAYLEIGH_MEAN_TO_SD = 1.91
-"""Of the envelope of fully developed speckle. Source: Burckhardt 1978."""
-RAYLEIGH_LOG_SD_DB = 5.57
-"""SD of its logarithm. Source: Burckhardt 1978."""
 
 
 def measure_speckle(scene: Scene, size: int = 224) -> dict[str, float]:
@@ -25,8 +19,9 @@ def measure_speckle(scene: Scene, size: int = 224) -> dict[str, float]:
         size: Pixels of the video that the grid is made for.
 
     Returns:
-        ``mean_to_sd`` of the envelope and ``log_sd_db``; fully developed speckle has
-        ``RAYLEIGH_MEAN_TO_SD`` and ``RAYLEIGH_LOG_SD_DB``.
+        ``mean_to_sd`` of the envelope and ``log_sd_db`` of its logarithm; fully developed speckle has 1.91 and 5.57.
+
+    Source: Burckhardt 1978, for the two values.
     """
     still = replace(scene, motion=replace(scene.motion, drift_mm=0.0), ribs=())
     grid = make_grid(still, size)

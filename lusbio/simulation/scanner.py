@@ -4,41 +4,29 @@ Speckle is made once per video, in the coordinates of what carries it, and moves
 is stretched by respiration, the lung slides.
 """
 
-from dataclasses import dataclass
+from collections import namedtuple
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from lusbio.simulation import artifacts
 from lusbio.simulation import constants as c
-from lusbio.simulation.anatomy import Scene
-from lusbio.simulation.scan_grid import Grid, ScanConverter, make_grid
-from lusbio.simulation.tissue import draw_tissue, wave
+from lusbio.simulation.anatomy import Grid, ScanConverter, Scene, make_grid
+from lusbio.simulation.artifacts import View
 
+Textures = namedtuple("Textures", "wall lung mirror sheen noise pad gain muscle")
+"""What stays the same over a video.
 
-@dataclass
-class Textures:
-    """What stays the same over a video.
-
-    Attributes:
-        wall: Chest wall at rest, complex64 (Z, X).
-        lung: Speckle of the lung, complex64, larger than the grid by ``pad`` on each side.
-        mirror: Brightness of the chest wall seen again below the pleura, float32 (Z, X).
-        sheen: Brightness of the pleural line along the lung, float32 (1, X + 2 pad), about 1.
-        noise: Electronic noise, complex64, larger than the grid.
-        pad: Rows and columns.
-        gain: Gain error and contact, in decibels, float32 (Z, X).
-        muscle: Where there is muscle without sheets, bool (Z, X).
-    """
-
-    wall: np.ndarray
-    lung: np.ndarray
-    mirror: np.ndarray
-    sheen: np.ndarray
-    noise: np.ndarray
-    pad: tuple[int, int]
-    gain: np.ndarray
-    muscle: np.ndarray
+Attributes:
+    wall: Chest wall at rest, complex64 (Z, X).
+    lung: Speckle of the lung, complex64, larger than the grid by ``pad`` on each side.
+    mirror: Brightness of the chest wall seen again below the pleura, float32 (Z, X).
+    sheen: Brightness of the pleural line along the lung, float32 (1, X + 2 pad), about 1.
+    noise: Electronic noise, complex64, larger than the grid.
+    pad: Rows and columns.
+    gain: Gain error and contact, in decibels, float32 (Z, X).
+    muscle: Where there is muscle without sheets, bool (Z, X).
+"""
 
 
 def make_textures(scene: Scene, grid: Grid, speckle: bool = True) -> Textures:
@@ -48,39 +36,95 @@ def make_textures(scene: Scene, grid: Grid, speckle: bool = True) -> Textures:
         scene: The scene.
         grid: Its grid.
         speckle: False gives every scatterer the same phase and strength: echogenicity without noise, to measure on.
-
-    Returns:
-        The textures.
     """
     rng = np.random.default_rng(scene.seed[2])
-    rows, columns = grid.z.shape[0], grid.x.shape[1]
-    reach = scene.motion.slide_mm / 2 + scene.motion.beat_mm
-    pad = (int(scene.motion.drift_mm / grid.dz) + 3, int(reach / grid.dx) + 3)
+    rows, columns = len(grid.z), grid.x.shape[1]
+    pad = (int(scene.motion.drift_mm / grid.dz) + 3, int(scene.motion.reach_mm / grid.dx) + 3)
     wide = (rows + 2 * pad[0], columns + 2 * pad[1])
     wave_mm = c.SOUND_MM_PER_US / scene.device.frequency_mhz
-    along_beam, across = c.PSF[scene.device.probe]
-    psf = (max(along_beam * wave_mm / grid.dz, 0.6), max(across * wave_mm / grid.dx, 0.7))
-    amplitude, sheets, muscle = draw_tissue(scene, grid.x, grid.z)
-    wall_speckle = make_speckle((rows, columns), psf, rng)
-    lung = make_speckle(wide, (psf[0], c.LUNG_STREAK * psf[1]), rng)
+    psf = np.maximum(np.array(c.PSF[scene.device.probe]) * wave_mm / (grid.dz, grid.dx), (0.6, 0.7))
+    tissue, sheets, muscle = _draw_tissue(scene, grid.x, grid.z)
+    wall = make_speckle((rows, columns), psf, rng)
+    lung = make_speckle(wide, psf * (1, c.LUNG_STREAK), rng)
     along = np.arange(wide[1], dtype=np.float32)[None] * grid.dx
-    sheen = c.SHEEN_DB * wave(along, 10, rng)
+    sheen = c.SHEEN_DB * _wave(along, 10, rng)
     cloud = gaussian_filter(rng.standard_normal(wide, dtype=np.float32), (3.0 / grid.dz, 1.5 / grid.dx))
-    cloud = c.CLOUD_DB * (cloud / cloud.std() + wave(along, 12, rng))
+    cloud = c.CLOUD_DB * (cloud / cloud.std() + _wave(along, 12, rng))
     noise = make_speckle((rows + 64, columns + 64), (0.6, 0.6), rng)
-    if not speckle:
-        wall_speckle, lung, noise = np.ones_like(wall_speckle), np.ones_like(lung), np.zeros_like(noise)
-        sheen, cloud = np.zeros_like(sheen), np.zeros_like(cloud)
-    lung *= (10 ** (cloud / 20)).astype(np.float32)
-    wall = (amplitude * wall_speckle + sheets * (0.7 + 0.4 * wall_speckle)).astype(np.complex64)
-    down = round(scene.findings.pleura_mm / grid.dz)
     mirror = np.zeros((rows, columns), np.float32)
     if speckle:
-        soft = gaussian_filter(amplitude + sheets, (0.8 / grid.dz, 2.0 / grid.dx))
+        down = round(scene.findings.pleura_mm / grid.dz)
+        soft = gaussian_filter(tissue + sheets, (0.8 / grid.dz, 2.0 / grid.dx))
         taper = np.clip((1 - np.arange(down, dtype=np.float32)[:, None] / down) / 0.6, 0, 1)
         mirror[down : 2 * down] = (_amplitude(c.MIRROR_DB) * soft[:down] * taper)[: rows - down]
-    sheen = (10 ** (sheen / 20)).astype(np.float32)
-    return Textures(wall, lung, mirror, sheen, noise, pad, _draw_gain(scene, grid, rng), muscle)
+    else:
+        wall, lung, noise = np.ones_like(wall), np.ones_like(lung), np.zeros_like(noise)
+        sheen, cloud = np.zeros_like(sheen), np.zeros_like(cloud)
+    wall = (tissue * wall + sheets * (0.7 + 0.4 * wall)).astype(np.complex64)
+    lung *= _amplitude(cloud)
+    return Textures(wall, lung, mirror, _amplitude(sheen), noise, pad, _draw_gain(scene, grid, rng), muscle)
+
+
+def _draw_tissue(scene: Scene, x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Echogenicity of the chest wall, in the tissue's own coordinates (no motion).
+
+    Args:
+        scene: The scene.
+        x: Lateral places, (1, X), in millimetres.
+        z: Depths, (Z, 1), in millimetres; what lies below the pleura is more muscle.
+
+    Returns:
+        Three maps (Z, X): scattering amplitude, float32 (1 is the mean of muscle); amplitude of specular sheets (septa,
+        fascia, fibres), float32; and where there is muscle without a sheet, bool.
+    """
+    rng = np.random.default_rng(scene.seed[1])
+    skin, fat, muscle = scene.wall_mm
+    flat = z - scene.sag(x) * np.clip(z / muscle, 0, 1)  # layers follow the pleura, the skin does not
+    wavy = flat - rng.uniform(0.1, 0.6) * _wave(x, 40, rng) - rng.normal(0, 0.03) * x
+    lean = rng.normal(0, 0.05)
+    streaks = c.STREAK_DB * _blobs(x, flat + lean * x, (0.4, 2.6), rng)
+    muscle_db = c.MUSCLE_DB + streaks - 4.0 * np.exp(-(((flat - muscle + 0.7) / 0.6) ** 2))
+    db = np.where(wavy < fat, c.FAT_DB + 2 * _blobs(x, z, (1.5, 4.0), rng), muscle_db)
+    db = np.where(z < skin, c.SKIN_DB + 3 * np.sin(z * 2 * np.pi / 0.7), db)
+    # Sheets: middle, the depth it follows, slope, height of its waves, level (dB), thickness (mm), whole or in part.
+    lines: list[tuple] = [(fat, wavy, 0.0, 0.0, (12, 18), (0.3, 0.5), True)]
+    lines.append((fat + rng.uniform(0.6, 1.6), wavy, 0.0, 0.1, (8, 16), (0.25, 0.45), True))
+    lines += [
+        (rng.uniform(skin + 0.5, fat), flat, rng.normal(0, 0.04), rng.uniform(0.1, 0.8), (4, 15), (0.2, 0.45), False)
+        for _ in range(1 + rng.poisson(max(fat - skin, 0) / 2.5))
+    ]
+    lines += [
+        (rng.uniform(fat + 0.5, muscle - 0.8), flat, -lean, 0.15, (0, 11), (0.16, 0.35), False)
+        for _ in range(rng.poisson((muscle - fat) * 2.0))
+    ]
+    sheets = np.zeros(db.shape, np.float32)
+    for centre, depth, slope, height, level_db, thickness_mm, whole in lines:
+        off = depth - (centre + slope * x + height * _wave(x, 35, rng))
+        level = rng.uniform(*level_db) + 3 * _wave(x, 14, rng)
+        ends = 1.0 if whole else np.exp(-(((x - rng.uniform(x.min(), x.max())) / rng.uniform(5, 30)) ** 4))
+        sheets += (10 ** (level / 20) * ends * np.exp(-((off / rng.uniform(*thickness_mm)) ** 2))).astype(np.float32)
+    is_muscle = (wavy > fat + 1.0) & (flat < muscle - 2) & (sheets < 0.1)
+    return _amplitude(db), sheets, is_muscle
+
+
+def _amplitude(db: float | np.ndarray) -> np.float32 | np.ndarray:
+    """What decibels are as a factor of the echo, float32."""
+    return np.float32(10 ** (db / 20))
+
+
+def _wave(x: np.ndarray, period_mm: float, rng: np.random.Generator) -> np.ndarray:
+    """A smooth random curve at places ``x``, about in [-1, 1], with waves of about ``period_mm``."""
+    waves = rng.uniform(0.6, 1.6, 3) * 2 * np.pi / period_mm
+    return sum(np.sin(k * x + phase) for k, phase in zip(waves, rng.uniform(0, 2 * np.pi, 3), strict=True)) / 1.7
+
+
+def _blobs(x: np.ndarray, z: np.ndarray, size_mm: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
+    """Smooth noise of unit SD with blobs of a size (axial, lateral), looked up at (z, x) to the nearest sample."""
+    step = min(size_mm) / 3
+    shape = int(np.ptp(z) / step) + 2, int(np.ptp(x) / step) + 2
+    noise = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), [s / step / 2 for s in size_mm])
+    noise /= noise.std()
+    return noise[((z - z.min()) / step).astype(int), ((x - x.min()) / step).astype(int)]
 
 
 def make_speckle(shape: tuple[int, int], psf: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
@@ -110,7 +154,7 @@ def _draw_gain(scene: Scene, grid: Grid, rng: np.random.Generator) -> np.ndarray
     gain = gain - loss * np.clip((side * across - start) / 0.4, 0, 1)
     if device.probe == "convex":  # the outermost beams of a curved array are weak
         gain = gain - c.CONVEX_EDGE_DB * np.clip((np.abs(across) - 0.6) / 0.4, 0, 1) ** 2
-        gain = gain + c.CONVEX_BEAM_DB * wave(grid.x, 18, rng) * share
+        gain = gain + c.CONVEX_BEAM_DB * _wave(grid.x, 18, rng) * share
     return gain.astype(np.float32)
 
 
@@ -129,8 +173,7 @@ def render_video(scene: Scene, size: int, n_frames: int, *, speckle: bool = True
         1.1 to 1.6, where B-lines (0.6 to 1.3 mm), breaks and indents below 2 mm and a healthy line blur.
     """
     grid = make_grid(scene, size)
-    textures = make_textures(scene, grid, speckle)
-    convert = ScanConverter(scene, grid, size)
+    textures, convert = make_textures(scene, grid, speckle), ScanConverter(scene, grid, size)
     rng = np.random.default_rng(scene.seed[3])
     keep = np.float32(scene.device.persistence if speckle else 0.0)
     blur = scene.device.smoothing_px * np.array(c.SMOOTHED[scene.device.probe])
@@ -144,80 +187,59 @@ def render_video(scene: Scene, size: int, n_frames: int, *, speckle: bool = True
     return video
 
 
-def echo_db(scene: Scene, view: artifacts.View, grid: Grid, textures: Textures, rng: np.random.Generator) -> np.ndarray:
-    """Envelope of the echoes of one moment, before gain.
-
-    Args:
-        scene: The scene.
-        view: The moment.
-        grid: The grid.
-        textures: Of the video.
-        rng: For the electronic noise.
+def echo_db(scene: Scene, view: View, grid: Grid, textures: Textures, rng: np.random.Generator) -> np.ndarray:
+    """Envelope of the echoes of one moment, before gain; the generator is for the electronic noise.
 
     Returns:
         float32 (Z, X), decibels about muscle.
     """
-    wall = _move_wall(scene, view, grid, textures.wall)
     lung, sheen = _move_lung(scene, view, grid, textures)
     below = artifacts.ramp(view.z - view.pleura, 0.3)
     level, specular = _lung_levels(scene, view, sheen, textures.mirror)
-    field = wall * (1 - below) + lung * (level * below)
+    field = _move_wall(scene, view, textures.wall) * (1 - below) + lung * (level * below)
     field += specular * (np.float32(0.6) + np.float32(0.4) * lung)
     row, column = rng.integers(0, 64, 2)
-    shape = (view.z.shape[0], view.x.shape[1])
-    rise = 10 ** ((scene.device.noise_db + 10 * (view.z / scene.device.depth_mm - 1)) / 20)
-    field += textures.noise[row : row + shape[0], column : column + shape[1]] * rise.astype(np.float32)
-    _, shadow = artifacts.ribs(scene, view) if scene.ribs else (None, None)
-    power = field.real**2 + field.imag**2
-    if shadow is not None:
-        power *= (1 - (1 - _amplitude(c.SHADOW_DB[scene.device.probe])) * shadow) ** 2
+    rise = _amplitude(scene.device.noise_db + 10 * (view.z / scene.device.depth_mm - 1))
+    field += textures.noise[row : row + field.shape[0], column : column + field.shape[1]] * rise
+    shade = 1 - _amplitude(c.SHADOW_DB[scene.device.probe])
+    power = (field.real**2 + field.imag**2) * (1 - shade * artifacts.ribs(scene, view)[1]) ** 2
     return 10 * np.log10(power + np.float32(1e-6))
 
 
-def _amplitude(db: float) -> np.float32:
-    return np.float32(10 ** (db / 20))
-
-
-def _lung_levels(
-    scene: Scene, view: artifacts.View, sheen: np.ndarray, mirror: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _lung_levels(scene: Scene, view: View, sheen: np.ndarray, mirror: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Amplitude that multiplies the lung's speckle, and what is added as sheets, both (Z, X)."""
-    depth, probe = scene.device.depth_mm, scene.device.probe
+    device, probe, findings = scene.device, scene.device.probe, scene.findings
     under = view.z - view.lung
-    fade = np.exp(np.clip(under, 0, None) * np.float32(-scene.device.fade_db / 8.686 / (0.7 * depth)))
-    haze_db = scene.device.haze_db
-    level = _amplitude(haze_db) * fade + mirror
-    specular = np.zeros(level.shape, np.float32)
+    fade = np.exp(np.clip(under, 0, None) * (-device.fade_db / 8.686 / (0.7 * device.depth_mm)))
     beams, beam_db = artifacts.b_lines(scene, view)
     clear = 1 - beams
-    for copy, line in enumerate(artifacts.a_lines(scene, view), start=1):
-        about_haze = c.A_LINE_DB[probe][scene.findings.a_lines] - c.A_LINE_STEP_DB * (copy - 1)
-        strength = _amplitude(haze_db + about_haze)
-        specular += strength * fade * line * clear * sheen
-    level = level * clear
+    specular = artifacts.empty_map(view)
+    for copy, line in enumerate(artifacts.a_lines(scene, view)):
+        about_haze = c.A_LINE_DB[probe][findings.a_lines] - c.A_LINE_STEP_DB * copy
+        specular += _amplitude(device.haze_db + about_haze) * fade * line * clear * sheen
+    level = (_amplitude(device.haze_db) * fade + mirror) * clear
     level += _amplitude(c.COMET_DB) * artifacts.comet_tails(scene, view) * clear
-    base = c.WHITE_LUNG_DB if scene.findings.white else c.B_LINE_DB[probe] + 1.5 * scene.motion.swell(view.seconds)
-    ring = 1 + np.float32(0.2) * np.sin(under * np.float32(2 * np.pi / 1.3))
-    lasting = fade ** np.float32(c.B_LINE_FADE[probe])
-    level += 10 ** ((np.float32(base) + beam_db) / 20) * ring * beams * lasting
+    base = c.WHITE_LUNG_DB if findings.white else c.B_LINE_DB[probe] + 1.5 * scene.motion.swell(view.seconds)
+    ring = 1 + 0.2 * np.sin(under * (2 * np.pi / 1.3))
+    level += 10 ** ((np.float32(base) + beam_db) / 20) * ring * beams * fade ** c.B_LINE_FADE[probe]
     level = _add_airless(scene, view, level, fade * clear)
-    if scene.findings.effusion_mm:
+    if findings.effusion_mm:
         specular += _amplitude(c.PLEURA_DB[probe] - 6) * artifacts.parietal_line(scene, view)
     specular += _amplitude(c.PLEURA_DB[probe]) * artifacts.pleural_line(scene, view) * sheen
-    if scene.ribs:
-        specular += _amplitude(c.PLEURA_DB[probe] - 4) * artifacts.ribs(scene, view)[0]
+    specular += _amplitude(c.PLEURA_DB[probe] - 4) * artifacts.ribs(scene, view)[0]
     return level, specular
 
 
-def _add_airless(scene: Scene, view: artifacts.View, level: np.ndarray, fade: np.ndarray) -> np.ndarray:
+def _add_airless(scene: Scene, view: View, level: np.ndarray, fade: np.ndarray) -> np.ndarray:
     """Put consolidations and fluid, and the enhancement below them, into the lung's amplitude."""
+    haze_db = scene.device.haze_db
     if scene.consolidations:
         inside, border, far, air = artifacts.consolidations(scene, view)
         # Darker than the haze around it, so that it can be told, but within the range of tissue.
-        darker = max(scene.device.haze_db - 4, c.CONSOLIDATION_DB[0] - 2)
+        darker = max(haze_db - 4, c.CONSOLIDATION_DB[0] - 2)
         tissue = _amplitude(min(scene.consolidations[0].level_db, darker))
         level = level * (1 - inside) + tissue * inside + _amplitude(c.SHRED_DB) * border
-        level += _amplitude(scene.device.haze_db + c.CONSOLIDATION_ENHANCES_DB) * far * fade
+        level += _amplitude(haze_db + c.CONSOLIDATION_ENHANCES_DB) * far * fade
         level += _amplitude(c.AIR_DB) * air
     if scene.findings.effusion_mm:
         fluid = artifacts.effusion(scene, view)
@@ -226,7 +248,7 @@ def _add_airless(scene: Scene, view: artifacts.View, level: np.ndarray, fade: np
     return level
 
 
-def _move_wall(scene: Scene, view: artifacts.View, grid: Grid, wall: np.ndarray) -> np.ndarray:
+def _move_wall(scene: Scene, view: View, wall: np.ndarray) -> np.ndarray:
     """The chest wall stretched in depth, so that it ends where the pleura is now."""
     stretch = scene.findings.pleura_mm / (scene.findings.pleura_mm + scene.motion.drift(view.seconds))
     rows = np.clip((np.arange(len(wall)) + 0.5) * stretch - 0.5, 0, len(wall) - 1.001)
@@ -235,28 +257,18 @@ def _move_wall(scene: Scene, view: artifacts.View, grid: Grid, wall: np.ndarray)
     return wall[upper] * (1 - share) + wall[upper + 1] * share
 
 
-def _move_lung(scene: Scene, view: artifacts.View, grid: Grid, textures: Textures) -> tuple[np.ndarray, np.ndarray]:
+def _move_lung(scene: Scene, view: View, grid: Grid, textures: Textures) -> tuple[np.ndarray, np.ndarray]:
     """The lung's speckle and the sheen of its line, shifted by sliding and drift."""
     down = textures.pad[0] - scene.motion.drift(view.seconds) / grid.dz
     right = textures.pad[1] - scene.motion.slide(view.seconds) / grid.dx
-    row, column = int(np.floor(down)), int(np.floor(right))
+    row, column = int(down), int(right)
     a, b = np.float32(down - row), np.float32(right - column)
     part = textures.lung[row : row + view.z.shape[0] + 1, column : column + view.x.shape[1] + 1]
     part = part[:-1] * (1 - a) + part[1:] * a
-    sheen = textures.sheen[:, column : column + view.x.shape[1]]
-    return part[:, :-1] * (1 - b) + part[:, 1:] * b, sheen
+    return part[:, :-1] * (1 - b) + part[:, 1:] * b, textures.sheen[:, column : column + view.x.shape[1]]
 
 
 def compress(scene: Scene, db: np.ndarray) -> np.ndarray:
-    """Log compression: decibels to grey.
-
-    Args:
-        scene: For the dynamic range.
-        db: Echo level about muscle, any shape.
-
-    Returns:
-        float32, 0 (black) to 255 (white).
-    """
-    white_db, range_db = np.float32(c.WHITE_DB[scene.device.probe]), np.float32(scene.device.dynamic_range_db)
-    share = np.clip((db - white_db) / range_db + 1, 0, 1)
-    return np.float32(255) * share ** np.float32(c.GREY_CURVE)
+    """Log compression: decibels about muscle to grey, float32, 0 (black) to 255 (white)."""
+    share = np.clip((db - c.WHITE_DB[scene.device.probe]) / scene.device.dynamic_range_db + 1, 0, 1)
+    return np.float32(255) * share**c.GREY_CURVE
