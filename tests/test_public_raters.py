@@ -12,7 +12,7 @@ def test_the_real_raters_agree_as_was_measured_by_hand(data_folder):
         pytest.skip("POCOVID and COVIDx-US are not both here")
     raters = read_public_raters(data_folder)
     assert len(raters) == 32 and raters["group_id"].nunique() == 8
-    values = make_public_raters_table(raters, draws=200).set_index("metric")["value"]
+    values = make_public_raters_table(raters, draws=200).cells.set_index("metric")["value"]
     assert values["agreement"] == pytest.approx(43.75)
     assert values["within_one"] == 100
     assert values[["kappa", "quadratic_kappa"]].round().tolist() == [19, 71]

@@ -56,5 +56,5 @@ def read_public_raters(data_folder: Path) -> pd.DataFrame:
 
 
 def _grades(cells: pd.Series) -> np.ndarray:
-    """Class indices, -1 where there is no grade."""
-    return pd.Categorical(cells, categories=list(TASKS["lung_severity"].classes)).codes.astype("int64")
+    """Class indices, int64, -1 where there is no grade."""
+    return pd.Index(TASKS["lung_severity"].classes).get_indexer(cells)
