@@ -2,22 +2,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers import made_up_run, small_study
 from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LogisticRegression
-from small_cohort import TINY, make_small_cohort
-from test_rows import made_up_run
 
 from lusbio.experts.classifiers import Expert
 from lusbio.experts.rows import choose_by_validation, decide_with_experts
 from lusbio.paper.importance import describe_importance, make_importance, permute_columns
-from lusbio.runs.spec import PreparedCohort, prepare_cohort
+from lusbio.runs.study import Study
 from lusbio.statistics.metrics import task_metrics
-from lusbio.vocabulary import BIOMARKER_GROUPS, BIOMARKER_NAMES
+from lusbio.vocabulary import BIOMARKER_GROUPS, BIOMARKER_NAMES, DISEASE, SEVERITY
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> PreparedCohort:
-    return prepare_cohort(make_small_cohort(tmp_path_factory.mktemp("cohort")), TINY)
+def study(tmp_path_factory) -> Study:
+    return small_study(tmp_path_factory.mktemp("cohort"))
 
 
 def test_drops_equal_scikit_learns_permutation_importance():
@@ -50,10 +49,10 @@ def test_columns_of_a_set_are_permuted_together():
     assert (drops[3] == 0).all()
 
 
-def test_the_biomarkers_that_hold_the_rule_carry_the_decision(prepared, tmp_path):
-    run = made_up_run(prepared, tmp_path / "run")  # 0 and 1, both of A-lines, tell all severities apart
-    (tree,) = decide_with_experts([run], "lung_severity", prepared, experts=["DT"])
-    table = make_importance(tree, [run], prepared, repeats=5)
+def test_the_biomarkers_that_hold_the_rule_carry_the_decision(study, tmp_path):
+    run = made_up_run(study, tmp_path / "run")  # 0 and 1, both of A-lines, tell all severities apart
+    (tree,) = decide_with_experts([run], SEVERITY, study, experts=["DT"])
+    table = make_importance([tree], study, repeats=5).cells
     assert len(table) == len(BIOMARKER_GROUPS) + len(BIOMARKER_NAMES)
     groups = table[table["level"] == "group"].set_index("biomarker")["mean"]
     assert groups.idxmax() == "A-lines" and groups["A-lines"] > 20
@@ -61,23 +60,25 @@ def test_the_biomarkers_that_hold_the_rule_carry_the_decision(prepared, tmp_path
     singles = table[table["level"] == "biomarker"].set_index("biomarker")["mean"]
     assert set(singles.nlargest(2).index) == set(BIOMARKER_NAMES[:2])
     assert (table["auc"] == 100).all()
-    assert describe_importance(table).startswith("Lung severity (AUC 100.0) rests most on A-lines (")
+    (sentence,) = describe_importance(table)
+    assert sentence.startswith("Lung severity (AUC 100.0) rests most on A-lines (")
 
 
-def test_the_experts_that_are_asked_are_those_that_decided(prepared, tmp_path):
-    run = made_up_run(prepared, tmp_path / "run")
-    rows = decide_with_experts([run], "disease", prepared, experts=["RF", "DT"])
+def test_the_experts_that_are_asked_are_those_that_decided(study, tmp_path):
+    run = made_up_run(study, tmp_path / "run")
+    rows = decide_with_experts([run], DISEASE, study, experts=["RF", "DT"])
     chosen = choose_by_validation(rows)
-    auc = task_metrics(chosen.folds[0].labels, chosen.folds[0].probabilities)["auc"]
-    table = make_importance(chosen, [run], prepared, repeats=1)
+    auc = task_metrics(chosen.held_out[0].labels, chosen.held_out[0].probabilities)["auc"]
+    table = make_importance([chosen], study, repeats=1).cells
     assert table["auc"].unique() == pytest.approx(100 * auc)
     with pytest.raises(ValueError, match="zip"):
-        make_importance(replace(chosen, classifier="DT / DT"), [run], prepared, repeats=1)
+        make_importance([replace(chosen, classifier="DT / DT")], study, repeats=1)
 
 
-def test_nothing_stands_out_where_nothing_was_learnt(prepared, tmp_path):
-    run = made_up_run(prepared, tmp_path / "run", masked=BIOMARKER_NAMES)
-    (tree,) = decide_with_experts([run], "lung_severity", prepared, experts=["DT"])
-    table = make_importance(tree, [run], prepared, repeats=2)
+def test_nothing_stands_out_where_nothing_was_learnt(study, tmp_path):
+    run = made_up_run(study, tmp_path / "run", masked=BIOMARKER_NAMES)
+    (tree,) = decide_with_experts([run], SEVERITY, study, experts=["DT"])
+    table = make_importance([tree], study, repeats=2).cells
     assert (table["mean"] == 0).all()
-    assert "no single group stands out" in describe_importance(table)
+    (sentence,) = describe_importance(table)
+    assert "no single group that stands out" in sentence
