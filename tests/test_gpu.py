@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_cohort import TINY, make_small_cohort
+from helpers import TINY, small_study
 
 from lusbio.network import training
 from lusbio.network.clips import EVALUATION_BATCH, ClipDataModule, ClipDataset, evaluation_loader
@@ -12,9 +12,10 @@ from lusbio.network.i3d import I3DResNet50
 from lusbio.network.tsm import TSMResNet18
 from lusbio.runs import assembly
 from lusbio.runs import gpu as resident
-from lusbio.runs.gpu import ResidentClips, compile_network, count_bytes, hold_frames, settle_on_gpu
-from lusbio.runs.spec import prepare_cohort
+from lusbio.runs.gpu import ResidentClips, compile_network, count_bytes, hold_frames, prepare_gpu
+from lusbio.runs.spec import Own
 from lusbio.videos import DecodedVideo
+from lusbio.vocabulary import SEVERITY
 
 CPU = torch.device("cpu")
 
@@ -85,7 +86,7 @@ def test_on_a_cpu_nothing_changes():
     data = make_data()
     network, dataset = TSMResNet18(3, 3), data.dataset
     module = training.VideoModule(network, multilabel=True, settings=TINY.training, steps_per_epoch=1, seed=0)
-    settle_on_gpu(module, data, CPU)
+    prepare_gpu(module, data, CPU)
     assert data.dataset is dataset and "forward" not in vars(network)
 
 
@@ -157,11 +158,11 @@ def test_where_the_compiler_fails_the_network_runs_and_that_is_said(compiler):
     assert len(said) == 1 and said[0].startswith("batches of 1 run uncompiled")
 
 
-def train(prepared, folder, *, settle: bool):
+def train(study, folder, *, settle: bool):
     """Two epochs with batches of all sizes; predictions, features and the best epoch."""
-    spec = prepared.specs("lung_severity")[0]
-    rows, targets, _ = assembly.choose_rows(spec, prepared)
-    module, data, _ = assembly.assemble(spec, prepared, rows, targets)
+    spec = study.specs(SEVERITY)[0]
+    rows, targets, _ = assembly.choose_rows(spec, study)
+    module, data, _ = assembly.assemble(spec, study, rows, targets, Own())
     said = []
     if settle:
         said.append(hold_frames(data, CPU, room=10**9))
@@ -173,9 +174,9 @@ def train(prepared, folder, *, settle: bool):
 
 def test_a_training_on_the_way_of_the_gpu_gives_the_numbers_of_the_usual_one(tmp_path):
     settings = replace(TINY.training, epochs=2, clips_per_epoch=11, batch_size=4, validation_clips=4)
-    prepared = prepare_cohort(make_small_cohort(tmp_path / "cohort"), replace(TINY, training=settings))
-    usual = train(prepared, tmp_path / "usual", settle=False)
-    settled = train(prepared, tmp_path / "settled", settle=True)
+    study = small_study(tmp_path / "cohort", profile=replace(TINY, training=settings))
+    usual = train(study, tmp_path / "usual", settle=False)
+    settled = train(study, tmp_path / "settled", settle=True)
     torch.compiler.reset()
     assert len(settled[3]) == 1, settled[3]
     np.testing.assert_allclose(settled[0], usual[0], atol=1e-3)

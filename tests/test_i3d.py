@@ -1,66 +1,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import random_resnet50, see_frames
 from torch import nn
 
 from lusbio.network.i3d import STAGE_TIMES, ClipConv, I3DResNet50, ResidualBlock, inflate_kernel, inflate_resnet50
-
-BLOCKS = (3, 4, 6, 3)
-
-
-def random_resnet50(n_outputs: int = 5) -> dict[str, torch.Tensor]:
-    """Tensors by torchvision's names, with batch statistics that matter; one grey channel in."""
-    state: dict[str, torch.Tensor] = {}
-
-    def add_kernel(name: str, channels_out: int, channels_in: int, size: int) -> None:
-        state[f"{name}.weight"] = torch.empty(channels_out, channels_in, size, size)
-        nn.init.kaiming_normal_(state[f"{name}.weight"], mode="fan_out", nonlinearity="relu")
-
-    def add_norm(name: str, channels: int) -> None:
-        for parameter, low, high in (("weight", 0.5, 1), ("bias", -0.2, 0.2), ("running_mean", -0.2, 0.2)):
-            state[f"{name}.{parameter}"] = torch.empty(channels).uniform_(low, high)
-        state[f"{name}.running_var"] = torch.empty(channels).uniform_(0.5, 2)
-
-    add_kernel("conv1", 64, 1, 7)
-    add_norm("bn1", 64)
-    channels = 64
-    for stage, n_blocks in enumerate(BLOCKS):
-        inner = 64 * 2**stage
-        for block in range(n_blocks):
-            name = f"layer{stage + 1}.{block}"
-            sizes = ((inner, channels, 1), (inner, inner, 3), (4 * inner, inner, 1))
-            for number, size in enumerate(sizes, 1):
-                add_kernel(f"{name}.conv{number}", *size)
-                add_norm(f"{name}.bn{number}", size[0])
-            if block == 0:
-                add_kernel(f"{name}.downsample.0", 4 * inner, channels, 1)
-                add_norm(f"{name}.downsample.1", 4 * inner)
-            channels = 4 * inner
-    state["fc.weight"], state["fc.bias"] = torch.randn(n_outputs, channels) / 45, torch.randn(n_outputs)
-    return state
-
-
-def see_frames(state: dict[str, torch.Tensor], frames: torch.Tensor, stages: int = 4) -> torch.Tensor:
-    """The first stages of a 2-D ResNet-50, written down independently: (B, 1, H, W) -> maps."""
-
-    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
-        statistics = (state[f"{name}.{p}"] for p in ("running_mean", "running_var", "weight", "bias"))
-        return F.batch_norm(x, *statistics)
-
-    def conv(x: torch.Tensor, name: str, **settings) -> torch.Tensor:
-        return F.conv2d(x, state[f"{name}.weight"], **settings)
-
-    x = F.max_pool2d(norm(conv(frames, "conv1", stride=2, padding=3), "bn1").relu(), 3, 2, 1)
-    for stage in range(stages):
-        for block in range(BLOCKS[stage]):
-            name, stride = f"layer{stage + 1}.{block}", 2 if stage and not block else 1
-            y = norm(conv(x, f"{name}.conv1"), f"{name}.bn1").relu()
-            y = norm(conv(y, f"{name}.conv2", stride=stride, padding=1), f"{name}.bn2").relu()
-            y = norm(conv(y, f"{name}.conv3"), f"{name}.bn3")
-            if not block:
-                x = norm(conv(x, f"{name}.downsample.0", stride=stride), f"{name}.downsample.1")
-            x = (x + y).relu()
-    return x
 
 
 def inflated_network(state: dict[str, torch.Tensor], n_frames: int, *, centre: bool) -> I3DResNet50:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import random_resnet50, see_frames
 from safetensors.torch import load_file, save_file
-from test_i3d import random_resnet50, see_frames
 
 from lusbio.errors import LusbioError
 from lusbio.files import file_sha256
