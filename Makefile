@@ -33,7 +33,7 @@ export LUSBIO_DATA
 endif
 
 # --- The environment: the active one if it has what the notebooks import, else .venv, made once ---
-STACK := torch pytorch_lightning sklearn pandas seaborn imageio av pooch pandera safetensors skops \
+STACK := torch pytorch_lightning sklearn pandas seaborn imageio av pooch safetensors skops \
          pydicom papermill nbconvert ipykernel mistune
 HAS_STACK = import sys; from importlib.util import find_spec; \
             sys.exit(sys.version_info < (3, 11) or not all(map(find_spec, sys.argv[1:])))

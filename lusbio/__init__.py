@@ -2,8 +2,8 @@
 
 For somebody who has an hour, from the smallest part to the whole:
 
-1. The words: ``vocabulary``; a cohort, ``cohorts/table``; who is held out, ``cohorts/splits``; what is learnt from whom,
-   ``cohorts/targets``.
+1. The words: ``vocabulary``; a cohort, ``cohorts/table``; who is held out, ``cohorts/splits``; what is learnt from
+   whom, ``cohorts/targets``.
 2. From a clip to 38 numbers: ``network/clips``, ``network/resnet``, ``network/tsm``, ``network/training``.
 3. One training, one folder: ``runs/spec``.
 4. From numbers to decisions: ``experts/classifiers``, ``experts/inputs``, ``experts/rows``.

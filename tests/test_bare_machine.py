@@ -6,7 +6,7 @@ import sys
 
 SCRIPT = """
 import sys, warnings
-ABSENT = "av imageio pooch pandera skops pydicom papermill nbconvert IPython jupyter_client".split()
+ABSENT = "av imageio pooch skops pydicom papermill nbconvert IPython jupyter_client".split()
 
 class Nowhere:
     def find_spec(self, name, path=None, target=None):
@@ -17,7 +17,6 @@ sys.meta_path.insert(0, Nowhere())
 import importlib.util
 found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, package=None: None if name.split(".")[0] in ABSENT else found(name, package)
-warnings.filterwarnings("ignore", message="pandera is not installed")
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from helpers import TINY
