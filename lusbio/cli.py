@@ -5,7 +5,6 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,20 +24,20 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = build_parser().parse_args(arguments)
     try:
-        return options.run(options) or 0
+        options.run(options)
     except LusbioError as error:
         for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            _say(f"error: {line}")
         return 1
     except BrokenPipeError:  # the reader of our output, e.g. `head`, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:  # a full disk, a folder that may not be written, a file where a folder should be
-        print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        _say(f"error: {error.filename or ''}: {error.strerror or error}")
         return 1
     except KeyboardInterrupt:
-        print("interrupted; what is finished is kept, run it again to go on", file=sys.stderr)
+        _say("interrupted; what is finished is kept, run it again to go on")
         return 130
+    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -46,40 +45,38 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lusbio", description="Lung ultrasound biomarkers. Research only.")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
 
-    fetch = verbs.add_parser("fetch", help="download a public cohort, checksummed; resumes")
-    fetch.add_argument("name", choices=["covid_blues", "pocovid", "covidx_us"])
-    fetch.set_defaults(run=run_fetch)
+    def add_verb(name: str, run: Callable, what: str) -> argparse.ArgumentParser:
+        verb = verbs.add_parser(name, help=what)
+        verb.set_defaults(run=run)
+        return verb
 
-    simulate = verbs.add_parser("simulate", help="make a synthetic cohort with exact truth; resumes")
+    fetch = add_verb("fetch", run_fetch, "download a public cohort, checksummed; resumes")
+    fetch.add_argument("name", choices=["covid_blues", "pocovid", "covidx_us"])
+
+    simulate = add_verb("simulate", run_simulate, "make a synthetic cohort with exact truth; resumes")
     simulate.add_argument("--out", type=Path, required=True, help="folder to write")
     simulate.add_argument("--patients", type=_whole_number(1), default=189)
     simulate.add_argument("--seed", type=_whole_number(0), default=0)
     simulate.add_argument("--probe", choices=["linear", "convex"], default="linear")
     simulate.add_argument("--size", type=_whole_number(16), default=224, help="pixels, height and width")
     simulate.add_argument("--frames", type=_whole_number(1), help="frames of every video (default: 60 to 150)")
-    _add_jobs(simulate)
-    simulate.set_defaults(run=run_simulate)
 
-    check = verbs.add_parser("check", help="list every problem of a cohort, or what is in it")
+    check = add_verb("check", run_check, "list every problem of a cohort, or what is in it")
     check.add_argument("cohort", type=_cohort, help="covid_blues, pocovid, or a folder with cohort.csv and videos")
-    check.set_defaults(run=run_check)
 
-    train = verbs.add_parser("train", help="train the networks of the paper, or with --final one for use")
+    train = add_verb("train", run_train, "train the networks of the paper, or with --final one for use")
     train.add_argument("--cohort", type=_cohort, default="synthetic", help="synthetic, covid_blues, ... or a folder")
     train.add_argument("--profile", choices=list(PROFILES), default="laptop")
     which = train.add_mutually_exclusive_group()
     which.add_argument("--final", action="store_true", help="one network and its experts, nobody held out for testing")
-    which.add_argument(
-        "--table1", action="store_true", help="only the networks of Table 1: no fewer labels, no other backbone"
-    )
+    which.add_argument("--table1", action="store_true", help="only Table 1: no fewer labels, no other backbone")
     train.add_argument("--out", type=Path, help="with --final: the model folder to write")
-    _add_jobs(train)
-    train.set_defaults(run=run_train)
+    for verb in (simulate, train):
+        verb.add_argument("--jobs", type=_whole_number(1), default=os.cpu_count() or 1, help="default: all cores")
 
-    score = verbs.add_parser("score", help="biomarkers and decisions for videos, as CSV on standard output")
+    score = add_verb("score", run_score, "biomarkers and decisions for videos, as CSV on standard output")
     score.add_argument("videos", nargs="+", type=Path, metavar="VIDEO_OR_FOLDER")
     score.add_argument("--model", type=Path, help="model folder or run (default: the newest, largest run)")
-    score.set_defaults(run=run_score)
     return parser
 
 
@@ -95,10 +92,6 @@ def _whole_number(least: int) -> Callable[[str], int]:
 def _cohort(text: str) -> str:
     """A cohort as it is typed: a folder counts from where the command is called."""
     return str(Path(text).resolve()) if Path(text).is_dir() else text
-
-
-def _add_jobs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--jobs", type=_whole_number(1), default=os.cpu_count() or 1, help="default: all cores")
 
 
 def _say(line: str) -> None:
@@ -117,39 +110,25 @@ def run_simulate(options: argparse.Namespace) -> None:
     """``lusbio simulate``."""
     from lusbio.cohorts.synthetic import simulate_cohort
 
-    frames = (60, 150) if options.frames is None else (options.frames, options.frames)
-    cohort = simulate_cohort(
-        options.out,
-        patients=options.patients,
-        seed=options.seed,
-        probe=options.probe,
-        size=options.size,
-        frames=frames,
-        jobs=options.jobs,
-    )
+    frames = (options.frames, options.frames) if options.frames else (60, 150)
+    chosen = {name: getattr(options, name) for name in ("patients", "seed", "probe", "size", "jobs")}
+    cohort = simulate_cohort(options.out, frames=frames, **chosen)
     print(f"{options.out}: {len(cohort.table)} videos of {cohort.table['patient_id'].nunique()} patients")
 
 
-def run_check(options: argparse.Namespace) -> int:
-    """``lusbio check``: 1 when there are problems."""
+def run_check(options: argparse.Namespace) -> None:
+    """``lusbio check``."""
     from lusbio.cohorts.check import check_cohort, describe_cohort
     from lusbio.cohorts.load import load_cohort
 
-    problems = check_cohort(options.cohort)
-    for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
-    if problems:
-        return 1
+    if problems := check_cohort(options.cohort):
+        raise LusbioError("\n".join(problems))
     print(describe_cohort(load_cohort(options.cohort, find_profile("laptop"))))
-    return 0
 
 
 @contextlib.contextmanager
 def _ended_like_interrupted() -> Iterator[None]:
     """Take SIGTERM (of ``timeout``, a batch system, ``kill``) as an interrupt, which ends the worker processes too."""
-    if threading.current_thread() is not threading.main_thread():  # only there can it be done
-        yield
-        return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -164,26 +143,22 @@ def run_train(options: argparse.Namespace) -> None:
     if options.out and not options.final:
         raise LusbioError("--out goes with --final; without it, runs lie in the build folder")
     with _ended_like_interrupted():
-        _train(options)
+        from lusbio.network import OTHER_BACKBONE, USUAL_BACKBONE
+        from lusbio.runs.plan import list_grid, list_specs
+        from lusbio.runs.study import open_study
 
+        study = open_study(options.profile, options.cohort, options.jobs, protocol="final" if options.final else None)
+        for backbone in (USUAL_BACKBONE,) if options.final or options.table1 else (USUAL_BACKBONE, OTHER_BACKBONE):
+            _say(study.describe_weights(backbone))
+        if options.final:
+            from lusbio.scoring.final_model import default_model_folder, train_final
 
-def _train(options: argparse.Namespace) -> None:
-    from lusbio.network import OTHER_BACKBONE, USUAL_BACKBONE
-    from lusbio.runs.plan import list_grid, list_specs
-    from lusbio.runs.study import open_study
-
-    study = open_study(options.profile, options.cohort, options.jobs, protocol="final" if options.final else None)
-    for backbone in (USUAL_BACKBONE,) if options.final or options.table1 else (USUAL_BACKBONE, OTHER_BACKBONE):
-        _say(study.describe_weights(backbone))
-    if options.final:
-        from lusbio.scoring.final_model import default_model_folder, train_final
-
-        folder = options.out or default_model_folder(study.cohort.name, study.profile.name)
-        train_final(study, folder, _say)
-        print(folder)
-        return
-    for run in study.train(list_specs(study) if options.table1 else list_grid(study)):
-        print(run.folder)
+            folder = options.out or default_model_folder(study.cohort.name, study.profile.name)
+            train_final(study, folder, _say)
+            print(folder)
+        else:
+            for run in study.train(list_specs(study) if options.table1 else list_grid(study)):
+                print(run.folder)
 
 
 def run_score(options: argparse.Namespace) -> None:
@@ -191,8 +166,7 @@ def run_score(options: argparse.Namespace) -> None:
     from lusbio.scoring.score import find_model, find_videos, score_in_blocks
 
     videos, model = find_videos(options.videos), find_model(options.model)
-    network = model.network
-    print(f"scored with {network.folder.name}, trained on {network.spec.cohort}", file=sys.stderr)
+    _say(f"scored with {model.network.folder.name}, trained on {model.network.spec.cohort}")
     for number, scores in enumerate(score_in_blocks(videos, model)):
         scores.to_csv(sys.stdout, index=False, header=not number, float_format="%.4f", lineterminator="\n")
         sys.stdout.flush()
