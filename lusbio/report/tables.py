@@ -10,6 +10,7 @@ from lusbio.experts.baselines import BASELINES
 from lusbio.experts.rows import NETWORK, Row
 from lusbio.files import Table
 from lusbio.report.cells import (
+    NAMES,
     add_published,
     format_cell,
     in_words,
@@ -35,6 +36,8 @@ def make_task_cells(
 ) -> pd.DataFrame:
     """Cells of rows with the published numbers of a table; see ``cells.measure_cells`` and ``cells.add_published``."""
     cells = measure_cells([(name_row(row), row.held_out) for row in rows], draws, metrics=metrics)
+    # Where there is no row, as in Table 7 of a cohort without severity, there are columns all the same.
+    cells = cells.reindex(columns=[*NAMES, "metric", "mean", "sd", "ci_low", "ci_high"])
     return add_published(cells, read_published(published))
 
 
