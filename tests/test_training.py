@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from lusbio.network.training import biomarker_accuracy, class_accuracy, masked_bce
+from lusbio.errors import LusbioError
+from lusbio.network.training import biomarker_accuracy, choose_precision, class_accuracy, masked_bce
 
 NAN = float("nan")
 
@@ -34,3 +35,25 @@ def test_accuracies_count_what_is_known():
     assert biomarker_accuracy(torch.tensor([[0.9, 0.1], [0.8, 0.7]]), targets) == pytest.approx(2 / 3)
     assert math.isnan(biomarker_accuracy(torch.zeros(1, 1), torch.tensor([[NAN]])))
     assert class_accuracy(torch.tensor([[0.7, 0.3], [0.6, 0.4]]), torch.tensor([0, 1])) == 0.5
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_precision_is_bfloat16_where_the_device_has_it(device, monkeypatch):
+    monkeypatch.delenv("LUSBIO_PRECISION", raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    for native, expected in ((True, "bf16-mixed"), (False, "32-true")):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda native=native: native)
+        assert choose_precision(torch.device(device)) == expected
+
+
+@pytest.mark.parametrize("asked", ["bf16-mixed", "32-true"])
+def test_a_precision_that_is_asked_for_is_taken(asked, monkeypatch):
+    monkeypatch.setenv("LUSBIO_PRECISION", asked)
+    assert choose_precision(torch.device("cpu")) == choose_precision(torch.device("cuda")) == asked
+
+
+def test_a_precision_that_there_is_not_is_refused(monkeypatch):
+    monkeypatch.setenv("LUSBIO_PRECISION", "16-mixed")
+    with pytest.raises(LusbioError, match="LUSBIO_PRECISION is '16-mixed', expected bf16-mixed or 32-true"):
+        choose_precision(torch.device("cpu"))
