@@ -75,7 +75,7 @@ SAFE_COHORT := $(shell basename '$(subst ','\'',$(COHORT))' | \
 BUILD       := $(or $(LUSBIO_BUILD),build)
 OUT         := $(BUILD)/$(PROFILE)/$(SAFE_COHORT)/notebooks
 PAGE        := $(BUILD)/$(PROFILE)/$(SAFE_COHORT)/paper.html
-PACKAGE     := $(wildcard lusbio/*.py  lusbio/*/*.py lusbio/*/*.csv lusbio/*/*/*.csv)
+PACKAGE     := $(wildcard lusbio/*.py lusbio/*/*.py lusbio/words/*.toml lusbio/*/*.csv lusbio/*/*/*.csv)
 
 paper: $(PAGE) ## Every table and figure: trains (once), runs the notebooks
 	@echo "The paper: $(PAGE), with tables and figures in figures/$(PROFILE)/ and the notebooks beside it"

@@ -148,8 +148,10 @@ def test_the_paper_stops_at_a_failure_goes_on_there_and_is_then_left_alone(check
     assert _planned(checkout, "PROFILE=smoke", "JOBS=2") == []
     (checkout / "notebooks" / "03_experts.ipynb").touch()
     assert [Path(arguments[0]).stem for arguments in _planned(checkout, "PROFILE=smoke")] == ["03_experts"]
-    (checkout / "lusbio" / "vocabulary.py").touch()
-    assert [Path(arguments[0]).stem for arguments in _planned(checkout, "PROFILE=smoke")] == PAPER
+    for name in ("vocabulary.py", "words/artefacts.toml", "simulation/targets.csv", "report/published/published.csv"):
+        (checkout / "lusbio" / name).touch()
+        assert [Path(arguments[0]).stem for arguments in _planned(checkout, "PROFILE=smoke")] == PAPER, name
+        os.utime(checkout / "lusbio" / name, (0, 0))
 
 
 def _python(path: Path, *, answers: str) -> str:

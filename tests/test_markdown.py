@@ -3,8 +3,8 @@ import re
 import pandas as pd
 import pytest
 
-from lusbio.publish.markdown import find_origins, render_markdown
 from lusbio.files import to_markdown
+from lusbio.publish.markdown import find_origins, render_markdown
 
 ORIGIN = "**Simulated** patients, cohort `mine` (4 videos, 2 patients) · profile `smoke` · commit `abc1234`"
 GRID = f"""\
