@@ -1,4 +1,4 @@
-"""The house rules that are cheap to check: dependencies, layers, and what stays out."""
+"""The house rules that are cheap to check: dependencies, rooms, sizes, and what stays out."""
 
 import ast
 import graphlib
@@ -17,7 +17,8 @@ from packaging.utils import canonicalize_name
 
 import lusbio
 from lusbio.files import ROOT
-from lusbio.publish.run_notebook import MACHINE_PATH
+from lusbio.publish.anatomy import MACHINE_PATH
+from lusbio.runs.spec import BACKBONE_FILES, DECIDING
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 RUNTIME = [Requirement(line) for line in PROJECT["dependencies"]]
@@ -125,24 +126,28 @@ def test_the_citation_is_of_this_version_and_of_the_paper():
 
 # --- the package: who may import what ---
 
-LAYERS = (
-    "vocabulary profiles errors files paths",
-    "videos splits metrics weighted_metrics statistics models simulation",
-    "cohorts clips experts labels progress",
-    "training",
-    "runs resident many_videos cluster",
-    "assembly grid mixed",
-    "evidence execution",
-    "decisions provenance scoring transfer",
-    "tables biomarker_tables routes elsewhere final",
-    "comparison label_efficiency agreement importance closer_look explanations generalization",
-    "leakage leakage_tables",
-    "real_patients real_patients_decisions real_patients_tables",
-    "figures",
-    "result_figures drawings page_contents page_tables paper_page cli notebooks",
-)
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
-MODULES = [path for path in sorted((ROOT / "lusbio").rglob("*.py")) if path != ROOT / "lusbio/__init__.py"]
+GROUND = "vocabulary profiles errors files"
+BELOW_PAPER = f"{GROUND} videos simulation statistics cohorts network runs experts report scoring"
+ROOMS = {
+    **dict.fromkeys(GROUND.split(), ""),
+    "videos": GROUND,
+    "simulation": GROUND,
+    "statistics": GROUND,
+    "cohorts": f"{GROUND} videos simulation",
+    "network": f"{GROUND} videos",
+    "runs": f"{GROUND} videos cohorts network",
+    "experts": f"{GROUND} videos statistics cohorts network runs",
+    "report": f"{GROUND} statistics cohorts runs experts",
+    "scoring": f"{GROUND} videos statistics cohorts network runs experts",
+    "paper": BELOW_PAPER,
+    "publish": BELOW_PAPER,
+    "cli": f"{BELOW_PAPER} publish",
+}
+"""From the ground up: what each room of the package may import besides itself."""
+
+PACKAGE = ROOT / "lusbio"
+MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
+ANY_MODULE = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 IMPORT_NAMES = {
     "pytorch-lightning": "pytorch_lightning",
     "scikit-learn": "sklearn",
@@ -153,11 +158,14 @@ HEAVY = {
     *("av", "imageio", "pooch", "pandera", "skops", "pydicom", "papermill", "nbconvert", "nbformat"),
     *("jupyter_client", "IPython", "dask", "distributed", "dask_jobqueue", "monai"),
 }
+TORCH = {"torch", "pytorch_lightning"}
+NEED_TORCH = ("runs/assembly.py", "runs/gpu.py", "runs/progress.py")
+"""Besides the network's files, those that are imported only where something is trained or predicted."""
 
 
 def _room(path: Path) -> str:
     """The module or subpackage of lusbio that a file belongs to."""
-    return path.relative_to(ROOT / "lusbio").parts[0].removesuffix(".py")
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def _imports(path: Path, *, top_level: bool = False) -> Iterator[str]:
@@ -183,47 +191,134 @@ def _rooms_imported(path: Path) -> set[str]:
     return names - {"__version__", _room(path)}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_never_go_up(path):
+def _files_imported(path: Path) -> set[Path]:
+    """Files of the package that a file imports."""
+    found = set()
+    for name in _imports(path):
+        parts = name.split(".")
+        stems = [ROOT.joinpath(*parts[:length]) for length in range(len(parts), 1, -1)] if parts[0] == "lusbio" else []
+        candidates = [file for stem in stems for file in (stem.with_suffix(".py"), stem / "__init__.py")]
+        found |= set(list(filter(Path.is_file, candidates))[:1])
+    return found
+
+
+@ANY_MODULE
+def test_a_room_imports_only_what_its_line_names(path):
     room = _room(path)
-    assert room in LEVEL, f"{room} has no layer: add it to LAYERS, where design puts it"
-    above = {name for name in _rooms_imported(path) if LEVEL[name] > LEVEL[room]}
-    assert above == set(), f"{room} is below {above}"
+    assert room in ROOMS, f"{room} is a new room: give it a line in ROOMS"
+    assert _rooms_imported(path) - set(ROOMS[room].split()) == set()
 
 
-def test_no_two_rooms_import_each_other():
-    graph: dict[str, set[str]] = {}
+def test_rooms_stand_on_those_before_them():
+    before: set[str] = set()
+    for room, allowed in ROOMS.items():
+        assert set(allowed.split()) <= before, room
+        before.add(room)
+
+
+def test_a_line_names_no_room_that_is_not_needed():
+    needed: dict[str, set[str]] = {}
     for path in MODULES:
-        graph.setdefault(_room(path), set()).update(_rooms_imported(path))
-    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
+        needed.setdefault(_room(path), set(GROUND.split())).update(_rooms_imported(path))
+    lines = {room: set(allowed.split()) for room, allowed in ROOMS.items() if room not in ("paper", "publish", "cli")}
+    assert {room: allowed - needed[room] for room, allowed in lines.items() if allowed - needed[room]} == {}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_two_files_import_each_other():
+    graphlib.TopologicalSorter({path: _files_imported(path) for path in MODULES}).prepare()  # raises CycleError
+
+
+def test_files_of_the_paper_stand_alone():
+    """What one notebook is about helps no other one; what two need belongs into a room below."""
+    of_paper = {path for path in MODULES if _room(path) == "paper" and path.name != "__init__.py"}
+    importers = {path.name: {file.name for file in _files_imported(path) & of_paper} for path in MODULES}
+    assert {name: files for name, files in importers.items() if files} == {}
+
+
+@ANY_MODULE
 def test_heavy_imports_wait_until_they_are_needed(path):
     at_import = _roots(path, top_level=True)
     assert at_import & HEAVY == set()
-    if _room(path) not in ("models", "clips", "training", "progress", "assembly", "resident"):
-        assert at_import & {"torch", "pytorch_lightning"} == set()
+    if _room(path) != "network" and str(path.relative_to(PACKAGE)) not in NEED_TORCH:
+        assert at_import & TORCH == set()
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@ANY_MODULE
 def test_every_room_keeps_to_its_own_libraries(path):
     room, used = _room(path), _roots(path)
     if room != "videos":
         assert used & {"av", "imageio"} == set(), "only videos.py opens or writes a video"
-    if room != "notebooks":
-        assert used & {"papermill", "nbconvert", "nbformat"} == set(), "only notebooks.py runs notebooks"
-    if room in ("tables", "figures"):
-        assert used & {"torch", "pytorch_lightning"} == set(), "tables and figures know nothing of torch"
-    if room == "models":
-        assert _rooms_imported(path) <= {"errors", "files", "paths"}, "models know nothing of ultrasound"
+    if room != "publish":
+        assert used & {"papermill", "nbconvert", "nbformat"} == set(), "only publish/ runs notebooks"
+    if room in ("report", "statistics", "cohorts", "simulation"):
+        assert used & TORCH == set(), f"{room} knows nothing of torch"
+
+
+def test_importing_the_report_brings_no_torch():
+    """Nor does what it imports: a table can be made where there is no torch."""
+    names = [path.relative_to(ROOT).with_suffix("").parts for path in MODULES if _room(path) in ("report", "paper")]
+    script = "import sys\n" + "".join(f"import {'.'.join(parts)}\n" for parts in names if parts[-1] != "__init__")
+    script += "print(sorted({'torch', 'pytorch_lightning'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
 def test_every_import_is_declared():
     declared = {IMPORT_NAMES.get(r.name, r.name) for r in [*RUNTIME, *EXTRAS["cluster"]]}
-    # jupyter_client comes with ipykernel, distributed with dask.
-    allowed = declared | {"lusbio", "jupyter_client", "distributed"} | set(sys.stdlib_module_names)
+    # jupyter_client and IPython come with ipykernel, distributed with dask.
+    allowed = declared | {"lusbio", "jupyter_client", "IPython", "distributed"} | set(sys.stdlib_module_names)
     assert {path.name: _roots(path) - allowed for path in MODULES if _roots(path) - allowed} == {}
+
+
+# --- the package: how much there is to read ---
+
+
+def _count_code(path: Path) -> int:
+    """Lines without blanks, comments and docstrings."""
+    text = path.read_text(encoding="utf-8")
+    prose: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        body = getattr(node, "body", None)
+        for statement in body if isinstance(body, list) else []:
+            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+                prose.update(range(statement.lineno, statement.end_lineno + 1))
+    lines = enumerate(text.splitlines(), 1)
+    return sum(number not in prose and not re.match(r"\s*(#|$)", line) for number, line in lines)
+
+
+def test_the_package_stays_thin():
+    assert sum(map(_count_code, MODULES)) <= 7000
+
+
+def test_the_hour_is_an_hour():
+    files = [PACKAGE / f"{name}.py" for name in lusbio.HOUR]
+    assert [file for file in files if not file.is_file()] == []
+    assert sum(map(_count_code, files)) <= 1600
+    assert [name for name in lusbio.HOUR if f"``{name}``" not in lusbio.__doc__] == []
+
+
+def test_few_modules_stand_outside_the_rooms():
+    assert len([path for path in MODULES if path.parent == PACKAGE]) <= 7
+
+
+def test_files_that_decide_the_numbers_of_trainings_say_so_on_top():
+    marker = (
+        "# This file decides the numbers of trainings: see DECIDING in lusbio/runs/spec.py. A change makes them anew."
+    )
+    deciding = {*DECIDING, *BACKBONE_FILES.values()}
+    marked = {path for path in MODULES if path.read_text(encoding="utf-8").splitlines()[:1] == [marker]}
+    assert {str(path.relative_to(PACKAGE)) for path in marked} == deciding
+    mentioned = {path for path in MODULES if "decides the numbers of trainings" in path.read_text(encoding="utf-8")}
+    assert mentioned == marked, "the marker is the first line, word by word"
+
+
+# --- the tests ---
+
+
+def test_test_modules_import_helpers_and_never_each_other():
+    files = sorted((ROOT / "tests").glob("*.py"))
+    names = {path.stem for path in files} - {"helpers"}
+    assert {path.name: _roots(path) & names for path in files if _roots(path) & names} == {}
 
 
 # --- what stays out of the repository ---
