@@ -40,11 +40,7 @@ def draw_lung(patient: Patient, zone: str, grade: int, extent: float, must: froz
     broken = "break" in marks or beside(c.BREAK_BESIDE[grade])
     if "irregular" in must and grade and not indent and not broken:
         indent, broken = grade == 1, grade > 1
-    consolidations = ()
-    if "large consolidation" in marks:
-        consolidations = _draw_widths(4, rng)
-    elif "small consolidation" in marks:
-        consolidations = _draw_widths(int(np.clip(1 + 3 * extent + rng.normal(0, 0.4), 1, 3.9)), rng)
+    consolidations = _draw_consolidations(marks, extent, rng)
     thick, effusion = shows("thick", c.THICK[grade]), 0.0
     if shows("effusion", c.EFFUSION_BY_ZONE[zone[1]]):
         effusion = rng.uniform(*c.EFFUSION_MM[rng.random() >= c.EFFUSION_SMALL])
@@ -88,6 +84,14 @@ def _draw_b_lines(patient: Patient, grade: int, extent: float, marks: set, must:
     if "b_lines" in must or (allowed and rng.random() < chance):
         return Findings(0.0, b_lines=int(rng.integers(1, 3 if grade < 2 else 6)))
     return Findings(0.0)
+
+
+def _draw_consolidations(marks: set, extent: float, rng: Generator) -> tuple[float, ...]:
+    if "large consolidation" in marks:
+        return _draw_widths(4, rng)
+    if "small consolidation" in marks:
+        return _draw_widths(int(np.clip(1 + 3 * extent + rng.normal(0, 0.4), 1, 3.9)), rng)
+    return ()
 
 
 def _draw_widths(option: int, rng: Generator) -> tuple[float, ...]:

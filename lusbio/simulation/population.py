@@ -74,8 +74,7 @@ def _simulate_patient(index: int, disease: str, videos: int, seed: int, probe: s
     breaths = rng.uniform(*c.BREATHS_HZ) + max(0.0, loss - 1) * rng.uniform(0.0, c.BREATHS_PER_GRADE_HZ)
     beats, device = rng.uniform(*c.BEATS_HZ), _draw_device(probe, video_generator(seed, index, 0, 1))
     patient = Patient(index, disease, traits, a_only, loss, sf, wall, breaths, beats, device)
-    rounds = 1 + videos // len(c.ZONES)
-    zones = np.concatenate([rng.permutation(c.ZONES) for _ in range(rounds)])[:videos].tolist()
+    zones = np.concatenate([rng.permutation(c.ZONES) for _ in range(1 + videos // len(c.ZONES))])[:videos].tolist()
     latents = np.array([_draw_latent(patient, zone, rng) for zone in zones])
     witnesses = _choose_witnesses(patient, zones, latents, rng)
     recordings = []

@@ -212,8 +212,7 @@ def _lung_levels(scene: Scene, view: View, sheen: np.ndarray, mirror: np.ndarray
     under = view.z - view.lung
     fade = np.exp(np.clip(under, 0, None) * (-device.fade_db / 8.686 / (0.7 * device.depth_mm)))
     beams, beam_db = artifacts.b_lines(scene, view)
-    clear = 1 - beams
-    specular = artifacts.empty_map(view)
+    clear, specular = 1 - beams, artifacts.empty_map(view)
     for copy, line in enumerate(artifacts.a_lines(scene, view)):
         about_haze = c.A_LINE_DB[probe][findings.a_lines] - c.A_LINE_STEP_DB * copy
         specular += _amplitude(device.haze_db + about_haze) * fade * line * clear * sheen
