@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from lusbio.cohorts.splits import run_folds
 from lusbio.cohorts.table import Cohort, check_table
 from lusbio.experts.rows import Row
 from lusbio.profiles import PROFILES, Profile
@@ -110,6 +111,21 @@ def made_up_run(prepared: PreparedCohort, folder, task: str = BIOMARKER_TASK, fo
         "trained_on": 1,
     }
     return Run(folder, spec, info, predictions, p[:, :1].repeat(512, 1).astype(np.float32), minutes=1.5)
+
+
+def random_runs(prepared: PreparedCohort, folder, task: str = BIOMARKER_TASK, seed: int = 0, masked=()) -> list[Run]:
+    """As ``made_up_run``, one run per fold, which say of every video whatever comes to their mind."""
+    rng, runs = np.random.default_rng(seed), []
+    folder.mkdir(exist_ok=True)
+    for fold in run_folds(prepared.protocol):
+        run = made_up_run(prepared, folder / f"{task}-{seed}-{fold}", task, fold, masked)
+        n_videos, n_outputs = run.probabilities.shape
+        multilabel = task == BIOMARKER_TASK
+        p = rng.random((n_videos, n_outputs)) if multilabel else rng.dirichlet(np.ones(n_outputs), n_videos)
+        columns = [f"p_{k}" for k in range(n_outputs)]
+        predictions = run.predictions.assign(**dict(zip(columns, p.T, strict=True)))
+        runs.append(replace(run, predictions=predictions, features=rng.random((n_videos, 4))))
+    return runs
 
 
 def made_up_row(features: str, classifier: str, seed: int, skill: float = 1.0, validation_accuracy: float = 0.5) -> Row:
