@@ -1,182 +1,70 @@
-"""The label model: what is labelled follows from the geometry, and the rates of the literature come out."""
+"""Which videos are learnt from, and what: encoded tasks, selected and repeated rows."""
 
 import numpy as np
-import pandas as pd
 import pytest
-from scipy.stats import spearmanr
+from helpers import make_small_cohort
 
-from lusbio.simulation import constants as c
-from lusbio.simulation.patients import Findings, biomarkers_of, choices_of, grade_of, sized_choice
-from lusbio.simulation.population import simulate_recordings
-from lusbio.simulation.raters import SPECIALIST, TRAINEE, rate_biomarkers, rate_severity, round_grade, trainee_table
-from lusbio.simulation.targets import intraclass_correlation, score_forest, summarise_targets
-from lusbio.vocabulary import BIOMARKER_FLAGS, BIOMARKER_GROUPS, BIOMARKER_NAMES, group_names
+from lusbio.cohorts.splits import assign_splits, make_folds
+from lusbio.cohorts.targets import encode_task, repeat_rare, select_rows
+from lusbio.errors import LeakageError, LusbioError
+from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, TASKS
 
 
-@pytest.fixture(scope="module")
-def recordings():
-    return [r for seed in range(4) for r in simulate_recordings(189, seed)]
+@pytest.fixture
+def table(tmp_path):
+    return make_small_cohort(tmp_path).table
 
 
-def test_the_default_cohort_has_718_videos_and_at_least_two_of_everyone():
-    for seed in range(5):
-        counts = np.bincount([r.patient.index for r in simulate_recordings(189, seed)])[1:]
-        assert len(counts) == 189
-        assert counts.sum() == 718
-        assert counts.min() >= 2
-        assert counts.max() <= 12
+@pytest.fixture
+def splits(table):
+    return assign_splits(table, make_folds(table, "paper"), 0, "paper")
 
 
-@pytest.mark.parametrize("patients", [1, 2, 7, 24])
-def test_other_numbers_of_patients_scale(patients):
-    recordings = simulate_recordings(patients, 0)
-    assert len({r.patient.index for r in recordings}) == patients
-    assert len(recordings) == max(2 * patients, round(718 / 189 * patients))
+def test_classes_become_their_position_and_unknown_becomes_minus_one(table):
+    table.loc[0, "disease"] = np.nan
+    encoded = encode_task(table, "disease")
+    assert encoded[0] == -1
+    assert [TASKS["disease"].classes[k] for k in encoded[1:]] == table["disease"][1:].tolist()
 
 
-def test_cohorts_of_one_seed_are_equal_and_of_two_seeds_are_not():
-    assert simulate_recordings(12, 5) == simulate_recordings(12, 5)
-    assert simulate_recordings(12, 5) != simulate_recordings(12, 6)
+def test_a_biomarker_with_one_value_in_training_is_masked_everywhere(table, splits):
+    table.loc[splits != "train", BIOMARKER_NAMES[7]] = 0.0  # two values in the cohort, one in training
+    rows, targets, masked = select_rows(table, splits, BIOMARKER_TASK)
+    assert (~np.isnan(targets).all(0)).sum() == 2
+    assert BIOMARKER_NAMES[7] in masked and BIOMARKER_NAMES[0] not in masked and len(masked) == 36
+    assert len(rows["train"]) == (splits == "train").sum()
 
 
-def test_severity_follows_from_the_findings(recordings):
-    for r in recordings:
-        assert int(round_grade(r.severity)) == grade_of(r.findings), r
+def test_videos_without_a_label_are_not_learnt_from(table, splits):
+    unknown = table["patient_id"] == table["patient_id"][splits == "train"].iloc[0]
+    table.loc[unknown, "lung_severity"] = np.nan
+    rows, targets, _ = select_rows(table, splits, "lung_severity")
+    assert (targets[unknown] == -1).all() and not set(rows["train"]) & set(np.flatnonzero(unknown))
 
 
-def test_what_is_labelled_fits_into_the_image(recordings):
-    for r in recordings:
-        f, device = r.findings, r.patient.device
-        assert f.pleura_mm + f.thickness_mm + 1.1 * f.effusion_mm <= device.depth_mm - 8 + 1e-6
-        if f.a_lines:
-            assert (f.a_line_copies + 1) * f.pleura_mm < device.depth_mm
-            assert f.a_line_width_mm > 6
-            assert not f.white
-            assert not f.effusion_mm
-        assert bool(f.a_lines) == bool(f.a_line_copies) == bool(f.a_line_width_mm)
-        assert f.lateral_mm <= device.width_mm
+def test_rows_never_leave_their_split(table, splits):
+    rows, _, _ = select_rows(table, splits, "disease")
+    assert set(splits.iloc[rows["train"]]) == {"train"} and set(splits.iloc[rows["val"]]) == {"val"}
+    repeated = repeat_rare(table, rows["train"], "disease", seed=0)
+    assert set(repeated) == set(rows["train"])
+    counts = np.bincount(encode_task(table, "disease")[repeated])
+    assert len(set(counts[counts > 0])) == 1, "classes are not balanced"
 
 
-def test_lengths_keep_clear_of_the_limits_between_options(recordings):
-    for r in recordings:
-        f = r.findings
-        widths = [*f.indents_mm, *f.breaks_mm, *f.consolidations_mm]
-        assert all(min(abs(w - 5), abs(w - 10)) > 0.39 for w in widths)
-        assert min(abs(f.effusion_mm - 5), 1) > 0.9
-        low, high = [(0.5, 0.9), (2, 3), (4, 5), (5.4, 7)][choices_of(f, 50)["pleural thickness"]]
-        assert low <= f.thickness_mm <= high
+def test_biomarkers_are_balanced_by_severity(table, splits):
+    rows, _, _ = select_rows(table, splits, BIOMARKER_TASK)
+    counts = np.bincount(encode_task(table, "lung_severity")[repeat_rare(table, rows["train"], BIOMARKER_TASK, 0)])
+    assert len(set(counts)) == 1
 
 
-def test_every_group_has_one_option_for_truth_and_raters(recordings):
-    for r in recordings[::7]:
-        for bits in (biomarkers_of(r.findings, r.patient.device.depth_mm), rate_biomarkers(r, TRAINEE)):
-            assert tuple(bits) == BIOMARKER_NAMES
-            for group in BIOMARKER_GROUPS:
-                assert sum(bits[n] for n in group_names(group) if n not in BIOMARKER_FLAGS) == 1
-            assert bits["b_lines_none"] == bits["b_line_origin_na"]
-            if bits["a_lines_none"]:
-                assert not any(bits[flag] for flag in BIOMARKER_FLAGS)
+def test_nothing_to_learn_is_an_error(table, splits):
+    with pytest.raises(LusbioError, match="fewer than two classes of lung_severity"):
+        select_rows(table.assign(lung_severity="1"), splits, "lung_severity")
+    with pytest.raises(LusbioError, match="no val video has a label for disease"):
+        select_rows(table.assign(disease=table["disease"].where(splits != "val")), splits, "disease")
 
 
-def test_all_38_biomarkers_occur(recordings):
-    table = trainee_table(recordings)
-    assert (table[list(BIOMARKER_NAMES)].sum() > 0).all()
-
-
-@pytest.mark.parametrize(
-    ("widths", "option"),
-    [((), 0), ((3.0,), 1), ((3.0, 2.0), 1), ((3.0, 2.0, 2.0), 2), ((3.0, 7.0), 3), ((10.0,), 3), ((12.0, 7.0), 4)],
-)
-def test_size_options_follow_number_and_largest_width(widths, option):
-    assert sized_choice(widths) == option
-
-
-@pytest.mark.parametrize(
-    ("findings", "grade"),
-    [
-        (Findings(18), 0),
-        (Findings(18, b_lines=2), 0),
-        (Findings(18, b_lines=3), 1),
-        (Findings(18, indents_mm=(3.0,)), 1),
-        (Findings(18, breaks_mm=(3.0,)), 2),
-        (Findings(18, coalescent_mm=(8.0,)), 2),
-        (Findings(18, b_lines=7), 2),
-        (Findings(18, consolidations_mm=(8.0,)), 2),
-        (Findings(18, consolidations_mm=(12.0,)), 3),
-        (Findings(18, white=True), 3),
-    ],
-)
-def test_grades_follow_the_published_scale(findings, grade):
-    assert grade_of(findings) == grade
-
-
-def test_nuisance_knows_neither_disease_nor_severity():
-    patients = {}
-    for seed in range(12):
-        for r in simulate_recordings(189, seed):
-            patients.setdefault((seed, r.patient.index), []).append(r)
-    severity = [np.mean([r.severity for r in videos]) for videos in patients.values()]
-    devices = [videos[0].patient.device for videos in patients.values()]
-    for name in (
-        "depth_mm",
-        "width_mm",
-        "fps",
-        "frequency_mhz",
-        "gain_db",
-        "dynamic_range_db",
-        "persistence",
-        "haze_db",
-    ):
-        assert abs(spearmanr(severity, [getattr(d, name) for d in devices]).statistic) < 0.07, name
-
-
-def test_raters_err_independently_of_each_other(recordings):
-    errors = [
-        [int(rate_severity(r, rater)) - r.severity for r in recordings if 0.7 < r.severity < 2.3]
-        for rater in (TRAINEE, SPECIALIST)
-    ]
-    assert abs(np.corrcoef(*errors)[0, 1]) < 0.35  # rounding of a shared truth correlates them a little
-    assert np.mean(errors[0]) == pytest.approx(TRAINEE.bias, abs=0.05)
-    assert np.mean(errors[1]) == pytest.approx(SPECIALIST.bias, abs=0.08)
-
-
-def test_realised_rates_are_within_tolerance_of_their_targets():
-    table = summarise_targets(range(20), anchors=False)
-    checked = table.dropna(subset=["low"])
-    assert len(checked) > 45
-    missed = checked[~checked["within"].astype(bool)]
-    assert missed.empty, missed.to_string()
-
-
-def test_disease_rates_hold_exactly_where_they_are_certain():
-    table = summarise_targets(range(2), anchors=False).set_index(["group", "quantity"])["mean"]
-    assert table[c.EDEMA, "B-lines"] == 1
-    assert table[c.EDEMA, "consolidation"] == 0
-    assert table[c.OTHER_LUNG, "abnormal pleura"] == 1
-
-
-def test_intraclass_correlation_equals_the_variance_share_it_estimates():
-    rng = np.random.default_rng(0)
-    groups = np.repeat(np.arange(2000), 4)
-    values = np.sqrt(0.3) * rng.standard_normal(2000)[groups] + np.sqrt(0.7) * rng.standard_normal(8000)
-    assert intraclass_correlation(pd.Series(values), pd.Series(groups)) == pytest.approx(0.3, abs=0.03)
-
-
-def test_the_oracle_beats_the_trainee_and_shuffled_biomarkers_are_chance(recordings):
-    some = recordings[:718]
-    y = np.array([rate_severity(r, TRAINEE) for r in some])
-    groups = np.array([r.patient.index for r in some])
-    true = np.array([list(biomarkers_of(r.findings, r.patient.device.depth_mm).values()) for r in some])
-    rated = np.array([list(rate_biomarkers(r, TRAINEE).values()) for r in some])
-    shuffled = np.random.default_rng(0).permutation(true)
-    oracle, trainee, chance = (score_forest(x, y, groups) for x in (true, rated, shuffled))
-    assert 0.62 < oracle["accuracy"] < 0.80
-    assert trainee["accuracy"] < oracle["accuracy"]
-    assert abs(chance["AUC"] - 0.5) < 0.06
-
-
-def test_errors_name_the_value_found():
-    with pytest.raises(ValueError, match="patients is 0"):
-        simulate_recordings(0, 0)
-    with pytest.raises(ValueError, match="'phased'"):
-        simulate_recordings(2, 0, "phased")
+def test_a_leak_is_an_error(table, splits):
+    splits.iloc[0] = "test" if splits.iloc[0] != "test" else "train"
+    with pytest.raises(LeakageError, match="stands in 2 splits"):
+        select_rows(table, splits, "disease")
