@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from helpers import made_up_run, small_study
 
-from lusbio.runs.origin import choose_initial_weights, describe_kind, describe_origin, record_runs
+from lusbio.runs.origin import choose_initial_weights, describe_origin, record_runs
 from lusbio.runs.study import Study
 from lusbio.vocabulary import BIOMARKER_TASK, DISEASE, SEVERITY
 
@@ -60,7 +60,7 @@ def test_runs_of_later_notebooks_count_too_and_once(study, tmp_path, monkeypatch
 
 
 def test_a_biomarker_network_that_starts_from_another_is_no_end_to_end_one(study):
-    kinds = [describe_kind(study.specs(task, initial_weights="run:x")[0]) for task in (BIOMARKER_TASK, SEVERITY)]
+    kinds = [study.specs(task, initial_weights="run:x")[0].kind for task in (BIOMARKER_TASK, SEVERITY)]
     assert kinds == ["biomarker network, pretrained", "pretrained on biomarkers"]
 
 

@@ -10,8 +10,7 @@ from lusbio import __version__
 from lusbio.files import ROOT, build_folder, write_json
 from lusbio.network import USUAL_BACKBONE
 from lusbio.runs.plan import find_left_out
-from lusbio.runs.spec import PreparedCohort, Run, RunSpec
-from lusbio.vocabulary import BIOMARKER_TASK
+from lusbio.runs.spec import PreparedCohort, Run
 
 
 def describe_origin(prepared: PreparedCohort, runs: Sequence[Run]) -> str:
@@ -111,22 +110,10 @@ def _with_runs(described: dict, timing: dict, runs: Sequence[Run]) -> tuple[dict
 
 
 def _describe_minutes(run: Run, cohort: str) -> dict:
-    kind, spec = describe_kind(run.spec), run.spec
+    spec = run.spec
     elsewhere = "" if spec.cohort == cohort else f", {spec.cohort.replace('_', ' ')}"
-    known = {"run": run.folder.name, "kind": kind + elsewhere, "task": spec.task, "fold": spec.fold}
+    known = {"run": run.folder.name, "kind": spec.kind + elsewhere, "task": spec.task, "fold": spec.fold}
     return known | {"minutes": round(run.minutes, 3)}
-
-
-def describe_kind(spec: RunSpec) -> str:
-    """What a run is in the paper, without its task and fold: a row of the list of minutes."""
-    if spec.backbone != USUAL_BACKBONE:
-        return f"other backbone, {spec.backbone}"
-    if spec.starts_from:
-        of_biomarkers = spec.task == BIOMARKER_TASK
-        return "biomarker network, pretrained" if of_biomarkers else "pretrained on biomarkers"
-    if spec.label_fraction < 1:
-        return f"{100 * spec.label_fraction:g} % of the labels"
-    return "biomarker network" if spec.task == BIOMARKER_TASK else "end-to-end"
 
 
 def choose_initial_weights(prepared: PreparedCohort, backbone: str = USUAL_BACKBONE) -> tuple[str, str]:

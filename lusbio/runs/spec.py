@@ -130,16 +130,23 @@ class RunSpec:
         return self.initial_weights.removeprefix("run:") if self.initial_weights.startswith("run:") else None
 
     @property
-    def words(self) -> str:
-        """A run in a few words, for a person at the terminal, e.g. ``"lung_severity fold 0, 25 % of the labels"``."""
-        parts = [f"{self.task} fold {self.fold}"]
+    def kind(self) -> str:
+        """What a run is in the paper, without its task and fold."""
+        if self.own:
+            return f"own {self.own}"
         if self.backbone != USUAL_BACKBONE:
-            parts.append(self.backbone)
+            return f"other backbone, {self.backbone}"
+        of_biomarkers = self.task == BIOMARKER_TASK
         if self.starts_from:
-            parts.append(f"pretrained on {self.starts_from.split('-')[0]}")
+            return "biomarker network, pretrained" if of_biomarkers else "pretrained on biomarkers"
         if self.label_fraction < 1:
-            parts.append(f"{100 * self.label_fraction:g} % of the labels")
-        return ", ".join(parts + ([f"own {self.own}"] if self.own else []))
+            return f"{100 * self.label_fraction:g} % of the labels"
+        return "biomarker network" if of_biomarkers else "end-to-end"
+
+    @property
+    def words(self) -> str:
+        """A run for a person at the terminal, e.g. ``"lung_severity fold 0, 25 % of the labels"``."""
+        return f"{self.task} fold {self.fold}, {self.kind}"
 
 
 @dataclass(frozen=True)
@@ -284,6 +291,16 @@ def runs_folder(*parts: str) -> Path:
 def is_finished(folder: Path) -> bool:
     """True when a run's folder is complete: ``run.json`` is written last."""
     return (folder / "run.json").is_file()
+
+
+def find_finished(task: str) -> list[tuple[Path, dict]]:
+    """Folders and ``run.json`` of finished runs of a task, of the code at hand and without parts of one's own."""
+    found = []
+    for folder in runs_folder().glob(f"{task}-fold*"):
+        info = json.loads((folder / "run.json").read_text(encoding="utf-8")) if is_finished(folder) else {}
+        if info.get("code") == training_code(USUAL_BACKBONE) and not info["spec"].get("own"):
+            found.append((folder, info))
+    return found
 
 
 def load_run(folder: Path) -> Run:

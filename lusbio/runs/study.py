@@ -17,18 +17,7 @@ from lusbio.network import USUAL_BACKBONE
 from lusbio.profiles import PROFILES, find_profile
 from lusbio.runs.origin import choose_initial_weights, describe_origin, record_runs
 from lusbio.runs.plan import find_left_out, find_tasks
-from lusbio.runs.spec import (
-    Own,
-    PreparedCohort,
-    Run,
-    RunSpec,
-    find_runs,
-    is_finished,
-    load_run,
-    prepare_cohort,
-    runs_folder,
-    training_code,
-)
+from lusbio.runs.spec import Own, PreparedCohort, Run, RunSpec, find_finished, find_runs, load_run, prepare_cohort
 from lusbio.runs.train import execute_many
 from lusbio.vocabulary import ARTEFACTS, BIOMARKER_TASK, Artefact
 
@@ -235,13 +224,11 @@ def find_or_train(cohort: str, profile: str, jobs: int = 1, say: Callable[[str],
 
 
 def _finished_runs(cohort: str, profile: str) -> list[Run]:
-    """Biomarker runs of a cohort and profile, of the code at hand: low folds first, among equals the newest."""
+    """The usual biomarker runs of a cohort and profile: low folds first, among equals the newest."""
     found = []
-    for folder in runs_folder().glob(f"{BIOMARKER_TASK}-fold*"):
-        if not is_finished(folder) or (run := load_run(folder)).info["code"] != training_code(USUAL_BACKBONE):
-            continue
-        spec = run.spec
-        usual = spec.backbone == USUAL_BACKBONE and spec.label_fraction == 1 and not spec.starts_from and not spec.own
+    for folder, info in find_finished(BIOMARKER_TASK):
+        spec = RunSpec.from_json(info["spec"])
+        usual = spec.label_fraction == 1 and not spec.starts_from
         if usual and spec.profile == profile and spec.cohort in (cohort, Path(cohort).name):
-            found.append((spec.fold, -(folder / "run.json").stat().st_mtime, run))
-    return [run for _, _, run in sorted(found, key=lambda entry: entry[:2])]
+            found.append((spec.fold, -(folder / "run.json").stat().st_mtime, folder))
+    return [load_run(folder) for _, _, folder in sorted(found)]

@@ -20,9 +20,8 @@ import pandas as pd
 from lusbio.errors import CohortError, LusbioError, VideoError
 from lusbio.experts.classifiers import Expert, load_expert
 from lusbio.experts.inputs import fill_masked
-from lusbio.network import USUAL_BACKBONE
 from lusbio.runs.predict import Model, load_module, make_dataset, predict_batches
-from lusbio.runs.spec import RunSpec, is_finished, load_run, runs_folder, training_code
+from lusbio.runs.spec import RunSpec, find_finished, is_finished, load_run
 from lusbio.videos import VIDEO_SUFFIXES, DecodedVideo, VideoInfo, read_video, videos_below
 from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, TASKS
 
@@ -84,12 +83,7 @@ def _read_card(folder: Path) -> ScoringModel:
 
 def _find_run() -> Model:
     candidates = []
-    for folder in runs_folder().glob(f"{BIOMARKER_TASK}-*"):
-        if not is_finished(folder):
-            continue
-        info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        if info["code"] != training_code(USUAL_BACKBONE) or info["spec"].get("own"):  # of other code or backbone
-            continue
+    for folder, info in find_finished(BIOMARKER_TASK):
         model = Model(folder, RunSpec.from_json(info["spec"]), tuple(info["masked"]))
         size = model.settings.frames * model.settings.image_size**2
         candidates.append(((size, -len(model.masked), (folder / "run.json").stat().st_mtime), model))
