@@ -10,6 +10,7 @@ import json
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -55,12 +56,12 @@ class Own:
     loss: Callable | None = None
     augment: Callable | None = None
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Which parts, and a hash of their source, e.g. ``"loss-3f2a91c4"``; empty when there is none.
 
         The source is that of the function or class itself and the plain values it closes over; what it calls is not
-        looked at.
+        looked at. It travels to worker processes, which do not have the source of what stands in a notebook.
         """
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         return "+".join(f"{name}-{_source_hash(name, part)}" for name, part in parts.items() if part is not None)
