@@ -11,13 +11,14 @@ from torch import nn
 
 from lusbio.cohorts.synthetic import simulate_cohort
 from lusbio.cohorts.table import Cohort
-from lusbio.cohorts.targets import BIOMARKER_TASK
 from lusbio.files import build_folder
 from lusbio.network import training
 from lusbio.network.clips import ClipDataModule
 from lusbio.network.training import VideoModule
 from lusbio.profiles import PROFILES
-from lusbio.runs.spec import PreparedCohort, assembly, prepare_cohort
+from lusbio.runs import assembly
+from lusbio.runs.spec import Own, PreparedCohort, prepare_cohort
+from lusbio.vocabulary import BIOMARKER_TASK
 
 DEVICE = training.choose_device()
 
@@ -68,7 +69,7 @@ def make_training(prepared: PreparedCohort, seed: int = 0) -> tuple[VideoModule,
     """
     spec = prepared.specs(BIOMARKER_TASK, seed=seed)[0]
     rows, targets, _ = assembly.choose_rows(spec, prepared)
-    return assembly.assemble(spec, prepared, rows, targets)[:2]
+    return assembly.assemble(spec, prepared, rows, targets, Own())[:2]
 
 
 def make_steps(module: VideoModule, batches: Iterable[Batch], *, plain: bool = False) -> Callable[[], None]:

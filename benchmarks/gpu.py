@@ -18,9 +18,10 @@ from lusbio.cohorts.table import Cohort, check_table
 from lusbio.cohorts.targets import repeat_rare
 from lusbio.network import training
 from lusbio.profiles import PROFILES
-from lusbio.runs.gpu import settle_on_gpu
+from lusbio.runs import assembly
+from lusbio.runs.gpu import prepare_gpu
 from lusbio.runs.plan import list_specs
-from lusbio.runs.spec import PreparedCohort, assembly
+from lusbio.runs.spec import PreparedCohort
 from lusbio.simulation.population import simulate_recordings
 from lusbio.simulation.raters import trainee_table
 from lusbio.videos import can_encode
@@ -110,7 +111,7 @@ def train(prepared: PreparedCohort, *, settled: bool, seed: int = 0, meet: Calla
     with tempfile.TemporaryDirectory() as folder, training.one_thread():
         module, data = make_training(prepared, seed)
         if settled:
-            settle_on_gpu(module, data, DEVICE)
+            prepare_gpu(module, data, DEVICE)
         training.fit(module, data, Path(folder), device=DEVICE, callbacks=[clock])
         clips = len(data.validation_rows) * data.validation_clips
     held = torch.cuda.max_memory_reserved() / 1e9 if DEVICE.type == "cuda" else 0.0
@@ -151,7 +152,7 @@ def compare_with_plain_loader(prepared: PreparedCohort) -> Finding:
     dataset = PlainDataset(paths, data.dataset.targets[rows], settings.frames, settings.image_size)
     loader = torch.utils.data.DataLoader(dataset, data.batch_size, shuffle=True)
     turns = InTurn(make_steps(module, loader, plain=True), STEPS)  # copies the network before it is compiled
-    settle_on_gpu(module, data, DEVICE)
+    prepare_gpu(module, data, DEVICE)
     with tempfile.TemporaryDirectory() as folder, training.one_thread():
         training.fit(module, data, Path(folder), device=DEVICE, callbacks=[turns])
     plain, whole = ([s / n for s in turns.seconds[name][1:]] for name, n in (("other", PLAIN_STEPS), ("whole", STEPS)))
@@ -194,7 +195,7 @@ def count_clips() -> tuple[int, int, int]:
     protocol = choose_protocol(table["group_id"].nunique(), simulated=True)
     cohort = Cohort("synthetic", table, Path(), simulated=True)
     prepared = PreparedCohort(cohort, PAPER, [], "", protocol, make_folds(table, protocol))
-    specs, trained, shown = list_specs(prepared, "scratch"), 0, 0
+    specs, trained, shown = list_specs(prepared), 0, 0
     for spec in specs:
         rows, _, _ = assembly.choose_rows(spec, prepared)
         settings = spec.training

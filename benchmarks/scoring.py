@@ -14,7 +14,6 @@ import torch
 from _measure import Finding, median_ratio, report, time_in_turn
 
 from lusbio.cohorts.synthetic import simulate_cohort
-from lusbio.cohorts.targets import BIOMARKER_TASK
 from lusbio.experts.classifiers import fit_expert, save_expert
 from lusbio.files import build_folder, write_json
 from lusbio.network import training
@@ -22,16 +21,17 @@ from lusbio.network.clips import EVALUATION_BATCH, ClipDataset, evaluation_loade
 from lusbio.network.weights import save_weights
 from lusbio.profiles import PROFILES
 from lusbio.runs.assembly import make_network
+from lusbio.runs.predict import WEIGHTS_FILE, load_module, predict_videos
 from lusbio.runs.spec import RunSpec
-from lusbio.scoring.score import CARD_FILE, WEIGHTS_FILE, Model, find_biomarkers, find_model, load_network, score_videos
+from lusbio.scoring.score import CARD_FILE, ScoringModel, find_model, score_videos
 from lusbio.videos import DecodedVideo, decode_video
-from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
+from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, TASKS
 
 VIDEOS, ROUNDS = 8, 3
 CLIPS_PER_PASS = (1, 2, 4, 8, EVALUATION_BATCH)
 
 
-def make_model(folder: Path) -> Model:
+def make_model(folder: Path) -> ScoringModel:
     """A model folder of the paper's size with random weights, and a forest per task that learnt from noise.
 
     Args:
@@ -52,7 +52,7 @@ def make_model(folder: Path) -> Model:
     return find_model(folder)
 
 
-def score_decode_first(paths: Sequence[Path], model: Model) -> np.ndarray:
+def score_decode_first(paths: Sequence[Path], model: ScoringModel) -> np.ndarray:
     """Biomarkers of videos as a plain program finds them: all are decoded, then all are predicted.
 
     Args:
@@ -62,10 +62,12 @@ def score_decode_first(paths: Sequence[Path], model: Model) -> np.ndarray:
     Returns:
         Probabilities (V, 38).
     """
-    return find_biomarkers([DecodedVideo(decode_video(path, model.settings.image_size)) for path in paths], model)
+    settings = model.network.settings
+    videos = [DecodedVideo(decode_video(path, settings.image_size)) for path in paths]
+    return predict_videos(videos, model.network, settings.evaluation_clips)
 
 
-def cut_clips(paths: Sequence[Path], model: Model) -> torch.Tensor:
+def cut_clips(paths: Sequence[Path], model: ScoringModel) -> torch.Tensor:
     """The clips of videos that the network sees.
 
     Args:
@@ -75,7 +77,7 @@ def cut_clips(paths: Sequence[Path], model: Model) -> torch.Tensor:
     Returns:
         uint8 (clips, T, 1, H, W), those of a video one after the other.
     """
-    settings = model.settings
+    settings = model.network.settings
     videos = [DecodedVideo(decode_video(path, settings.image_size)) for path in paths]
     dataset = ClipDataset(videos, torch.full((len(videos),), -1), settings.frames)
     loader = evaluation_loader(dataset, np.arange(len(videos)), settings.evaluation_clips)
@@ -105,7 +107,7 @@ def predict_in_passes(module: training.VideoModule, clips: torch.Tensor, n_clips
         list(pool.map(predict, passes))
 
 
-def time_passes(clips: torch.Tensor, model: Model) -> tuple[list[Finding], dict[str, list[float]]]:
+def time_passes(clips: torch.Tensor, model: ScoringModel) -> tuple[list[Finding], dict[str, list[float]]]:
     """The network alone, by clips per pass, with all cores for one pass or one core for each of several.
 
     Args:
@@ -115,9 +117,7 @@ def time_passes(clips: torch.Tensor, model: Model) -> tuple[list[Finding], dict[
     Returns:
         Lines of the report, and seconds of each round by kind of pass.
     """
-    module = training.VideoModule(
-        load_network(model), multilabel=True, settings=model.settings, steps_per_epoch=1, seed=0
-    )
+    module = load_module(model.network)
     cores = os.cpu_count() or 1
     ways = {"one pass at a time": 1, "a pass per core": cores}
     blocks = {
@@ -135,7 +135,7 @@ def time_passes(clips: torch.Tensor, model: Model) -> tuple[list[Finding], dict[
     return findings, seconds
 
 
-def time_scoring(paths: dict[str, Path], model: Model) -> tuple[list[Finding], dict[str, list[float]]]:
+def time_scoring(paths: dict[str, Path], model: ScoringModel) -> tuple[list[Finding], dict[str, list[float]]]:
     """``lusbio score`` beside decoding alone and beside decoding first.
 
     Args:
@@ -147,7 +147,7 @@ def time_scoring(paths: dict[str, Path], model: Model) -> tuple[list[Finding], d
     """
     files = list(paths.values())
     blocks = {
-        "decode": lambda: [decode_video(path, model.settings.image_size) for path in files],
+        "decode": lambda: [decode_video(path, model.network.settings.image_size) for path in files],
         "first": lambda: score_decode_first(files, model),
         "score": lambda: score_videos(paths, model),
     }
