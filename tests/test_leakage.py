@@ -5,9 +5,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import TINY, as_pocovid, make_ladder_videos, make_small_cohort
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 from sklearn.model_selection import KFold
-from small_cohort import TINY, make_small_cohort
 
 from lusbio.cohorts.splits import check_no_leakage
 from lusbio.errors import LeakageError, LusbioError, NothingToDo
@@ -16,7 +16,6 @@ from lusbio.paper import leakage
 from lusbio.paper.leakage import (
     RUNGS,
     RUNGS_OF,
-    LadderVideos,
     compare_intervals,
     cross_validate,
     deal_folds,
@@ -47,31 +46,6 @@ from lusbio.vocabulary import DISEASE, SEVERITY, Kind
 LABELS = np.random.default_rng(1).permutation(np.arange(24) % 3)  # the class says nothing about the pictures
 
 
-def make_videos(labels_of_group, *, videos=4, signal=0.0, fingerprint=("group", 2.0), n_sources=6, seed=0):
-    """Videos whose frames show, each as its own pattern, the class (``signal``) and one of the units."""
-    rng = np.random.default_rng(seed)
-    n_groups = len(labels_of_group)
-    group = np.repeat(np.arange(n_groups), videos)
-    labels = np.asarray(labels_of_group)[group]
-    units = pd.DataFrame(
-        {
-            "video": [f"v{k}" for k in range(len(group))],
-            "patient": [f"p{k // 2}" for k in range(len(group))],
-            "group": [f"{g % n_sources}-g{g}" for g in group],
-            "source": [str(g % n_sources) for g in group],
-        }
-    )
-    unit, strength = fingerprint
-    owner = pd.factorize(units[unit])[0]
-    patterns, classes = rng.normal(size=(owner.max() + 1, 196)), rng.normal(size=(labels.max() + 1, 196))
-    video = strength * patterns[owner] + signal * classes[labels]
-    pixels = video[:, None] + rng.normal(size=(len(group), FRAMES, 196))
-    files = pd.DataFrame({"width": 100.0 + 10 * labels, "height": 100.0, "fps": np.nan, "frames": 30.0})
-    files["container"] = np.where(labels == 0, ".avi", ".mp4")
-    names = tuple(f"class {k}" for k in range(labels.max() + 1))
-    return LadderVideos(DISEASE, np.arange(len(group)), labels, names, pixels, files, units)
-
-
 def accuracy_by_rung(videos, features=Kind.PIXELS, rungs=(), repeats=3):
     decided, reasons = evaluate_splits(videos, features, rungs, repeats)
     assert reasons == []
@@ -82,26 +56,26 @@ def accuracy_by_rung(videos, features=Kind.PIXELS, rungs=(), repeats=3):
 
 
 def test_a_fingerprint_of_the_patient_scores_high_where_it_leaks_and_chance_where_it_does_not():
-    found = accuracy_by_rung(make_videos(LABELS))
+    found = accuracy_by_rung(make_ladder_videos(LABELS))
     assert min(found["frame"], found["video"], found["patient"]) > 0.9
     assert max(found["group"], found["source"]) < 0.5
 
 
 def test_a_fingerprint_of_the_source_leaks_until_sources_are_held_out():
     labels = np.arange(24) % 6 % 3  # every source has one class
-    found = accuracy_by_rung(make_videos(labels, fingerprint=("source", 2.0)))
+    found = accuracy_by_rung(make_ladder_videos(labels, fingerprint=("source", 2.0)))
     assert min(found["frame"], found["video"], found["group"]) > 0.9
     assert found["source"] < 0.5
 
 
 def test_what_is_really_there_survives_every_rung():
-    found = accuracy_by_rung(make_videos(LABELS, signal=2.0, fingerprint=("group", 0.2)))
+    found = accuracy_by_rung(make_ladder_videos(LABELS, signal=2.0, fingerprint=("group", 0.2)))
     assert list(found) == list(RUNGS) and min(found.values()) > 0.9
 
 
 @pytest.mark.parametrize("rung", RUNGS)
 def test_no_rung_tears_its_unit_apart_and_every_frame_is_held_out_once(rung):
-    videos = make_videos(np.arange(12) % 3)
+    videos = make_ladder_videos(np.arange(12) % 3)
     units = find_units(videos, rung, FRAMES)
     for folds in deal_folds(rung, repeats=2):
         held_out = np.zeros(len(units), dtype=int)
@@ -112,14 +86,14 @@ def test_no_rung_tears_its_unit_apart_and_every_frame_is_held_out_once(rung):
 
 
 def test_frames_are_dealt_as_by_a_plain_kfold():
-    units = find_units(make_videos(np.arange(12) % 3), "frame", FRAMES)
+    units = find_units(make_ladder_videos(np.arange(12) % 3), "frame", FRAMES)
     (ours,), plain = deal_folds("frame", repeats=1), KFold(5, shuffle=True, random_state=0)
     for (_, mine), (_, theirs) in zip(ours.split(units, groups=units), plain.split(units), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
 
 def test_a_stricter_rung_keeps_everything_together_that_a_looser_one_does():
-    videos = make_videos(np.arange(12) % 3)
+    videos = make_ladder_videos(np.arange(12) % 3)
     finer = [find_units(videos, rung, FRAMES) for rung in RUNGS]
     for fine, coarse in zip(finer, finer[1:], strict=False):
         assert pd.Series(coarse).groupby(fine).nunique().max() == 1
@@ -127,7 +101,7 @@ def test_a_stricter_rung_keeps_everything_together_that_a_looser_one_does():
 
 def test_a_class_that_lives_in_one_group_cannot_be_found_when_that_group_is_held_out():
     labels = np.array([0, 1] * 8 + [2])
-    videos = make_videos(labels, signal=3.0, fingerprint=("group", 0.1))
+    videos = make_ladder_videos(labels, signal=3.0, fingerprint=("group", 0.1))
     lonely = videos.labels == 2
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -140,25 +114,25 @@ def test_a_class_that_lives_in_one_group_cannot_be_found_when_that_group_is_held
 
 
 def test_a_student_can_add_a_rung():
-    videos = make_videos(LABELS)
+    videos = make_ladder_videos(LABELS)
     videos.units["hospital"] = videos.units["group"]
     assert accuracy_by_rung(videos, rungs=["hospital"])["hospital"] < 0.5
 
 
 def test_too_few_groups_are_a_line_and_no_error():
-    decided, reasons = evaluate_splits(make_videos([0, 1, 2]), Kind.PIXELS, repeats=1)
+    decided, reasons = evaluate_splits(make_ladder_videos([0, 1, 2]), Kind.PIXELS, repeats=1)
     assert [rung for _, rung in decided] == ["frame", "video", "patient", "source"]
     assert reasons == ["pooled pixels, split by conservative group: there are 3, at least 5 are needed"]
 
 
 def test_a_training_part_with_one_class_is_a_line_and_no_error():
-    videos = make_videos([0, 0, 0, 0, 0, 1])
+    videos = make_ladder_videos([0, 0, 0, 0, 0, 1])
     decided, reasons = evaluate_splits(videos, Kind.PIXELS, ["group"], repeats=1)
     assert not decided and "a single class is left" in reasons[0]
 
 
 def test_files_and_sources_decide_without_a_picture():
-    videos = make_videos(np.arange(24) % 3, fingerprint=("group", 0.0), n_sources=6)
+    videos = make_ladder_videos(np.arange(24) % 3, fingerprint=("group", 0.0), n_sources=6)
     files, source = (accuracy_by_rung(videos, features) for features in (Kind.FILES, Kind.SOURCE_NAME))
     assert min(files.values()) == 1 and tuple(files) == RUNGS_OF[Kind.FILES]
     assert min(source.values()) == 1 and tuple(source) == ("video", "patient", "group")
@@ -167,21 +141,21 @@ def test_files_and_sources_decide_without_a_picture():
 
 
 def test_decisions_are_the_same_again_and_differ_between_deals():
-    videos = make_videos(np.arange(12) % 3, signal=0.3)
+    videos = make_ladder_videos(np.arange(12) % 3, signal=0.3)
     first, again = (cross_validate(videos, Kind.PIXELS, "group", repeats=2) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first[0] - first[1]).max() > 0
 
 
 def test_baselines_are_class_frequencies_of_everybody_and_of_the_source():
-    videos = make_videos([0, 0, 1, 1], n_sources=2)
+    videos = make_ladder_videos([0, 0, 1, 1], n_sources=2)
     ((everybody,),) = decide_by_frequency(videos).values()
     np.testing.assert_array_equal(everybody.probabilities, 0.5)
     assert everybody.labels is videos.labels and everybody.groups.tolist() == videos.units["group"].tolist()
     ((of_source,),) = decide_by_known_source(videos).values()
     np.testing.assert_array_equal(of_source.probabilities, 0.5)
-    (apart,) = decide_by_known_source(make_videos([0, 1, 0, 1], n_sources=2))[Kind.SOURCE_ONLY, "—"]
-    assert (apart.probabilities.argmax(1) == make_videos([0, 1, 0, 1]).labels).all()
+    (apart,) = decide_by_known_source(make_ladder_videos([0, 1, 0, 1], n_sources=2))[Kind.SOURCE_ONLY, "—"]
+    assert (apart.probabilities.argmax(1) == make_ladder_videos([0, 1, 0, 1]).labels).all()
     assert list(decide_by_frequency(videos)) == [(Kind.MAJORITY, "—")]
 
 
@@ -190,7 +164,7 @@ def test_baselines_are_class_frequencies_of_everybody_and_of_the_source():
 
 @pytest.fixture(scope="module")
 def videos():
-    return make_videos(LABELS, fingerprint=("group", 1.0), signal=0.3)
+    return make_ladder_videos(LABELS, fingerprint=("group", 1.0), signal=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -274,18 +248,18 @@ def test_falls_are_differences_of_neighbouring_rungs(table, falls):
 
 
 def test_a_frame_resembles_its_own_video_until_its_video_is_held_out():
-    shares = find_lookalikes(make_videos(LABELS, fingerprint=("video", 3.0)))
+    shares = find_lookalikes(make_ladder_videos(LABELS, fingerprint=("video", 3.0)))
     assert list(shares.index) == list(RUNGS.values()) and shares.iloc[0]["same video"] == 100
     np.testing.assert_allclose(shares.sum(axis=1), 100)
     for step in range(1, 5):
         assert (shares.iloc[step, :step] == 0).all()
-    of_groups = find_lookalikes(make_videos(LABELS, fingerprint=("group", 3.0)))
+    of_groups = find_lookalikes(make_ladder_videos(LABELS, fingerprint=("group", 3.0)))
     assert of_groups.loc["metadata patient", "same group"] > 50  # the other patients of its group
     assert of_groups.loc["conservative group", "elsewhere"] > 50
 
 
 def test_an_interval_over_videos_is_narrower_than_one_over_groups_of_equal_videos():
-    videos = make_videos(np.arange(24) % 3, videos=6)
+    videos = make_ladder_videos(np.arange(24) % 3, videos=6)
     labels, groups = videos.labels, videos.units["group"].to_numpy()
     right = np.repeat(np.arange(24) % 2, 6).astype(bool)  # whole groups are right, or wrong
     probabilities = np.eye(3)[np.where(right, labels, (labels + 1) % 3)]
@@ -323,7 +297,7 @@ def test_a_step_is_called_what_its_interval_says(table, falls, low, high, verdic
 
 
 def test_severity_is_told_across_and_within_sources():
-    videos = replace(make_videos(np.arange(12) // 6, n_sources=2), task=SEVERITY, classes=("0", "1-3"))
+    videos = replace(make_ladder_videos(np.arange(12) // 6, n_sources=2), task=SEVERITY, classes=("0", "1-3"))
     decided = evaluate_splits(videos, Kind.PIXELS, ["video", "group"], repeats=2)[0] | decide_by_known_source(videos)
     table = measure_ladder(decided, videos, 50)
     assert set(table["metric"]) == {"zero_auc", "zero_auc_within_sources"}
@@ -338,14 +312,6 @@ def test_severity_is_told_across_and_within_sources():
 
 
 # --- the cohort and our own network ---
-
-
-def as_pocovid(cohort, name="pocovid"):
-    """The cohort with sources, conservative groups of two patients, and one video of the other probe."""
-    patient = cohort.table["patient_id"].str[1:].astype(int)
-    group = [f"{k // 2 % 4}-g{k // 2}" for k in patient]
-    table = cohort.table.assign(group_id=group, probe=["linear"] + ["convex"] * (len(patient) - 1))
-    return replace(cohort, table=table, name=name, simulated=False, notes=("40 of 131 videos present",))
 
 
 @pytest.fixture(scope="module")

@@ -4,16 +4,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import TINY, small_study
 from sklearn.metrics import roc_auc_score
-from small_cohort import TINY, make_small_cohort
 
 from lusbio.errors import LusbioError
 from lusbio.files import ROOT
 from lusbio.paper import simulator
 from lusbio.paper.simulator import make_targets, measure_transfer
 from lusbio.runs.predict import predict_cohort
-from lusbio.runs.spec import prepare_cohort
-from lusbio.runs.study import as_study
 from lusbio.simulation import constants
 from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK
 
@@ -22,7 +20,7 @@ CLIPS = TINY.training.evaluation_clips
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    return as_study(prepare_cohort(make_small_cohort(tmp_path_factory.mktemp("cohort")), TINY))
+    return small_study(tmp_path_factory.mktemp("cohort"))
 
 
 @pytest.fixture(scope="module")
