@@ -1,275 +1,461 @@
-"""The claim on real patients: biomarkers learnt from simulated videos, for decisions about patients of COVID-BLUES.
+"""Table 1 on real patients: biomarkers learnt from simulated videos, for decisions about patients of COVID-BLUES.
 
-Networks of the synthetic convex cohort never saw a real video. They are used as they are (frozen), after they
-were adapted to the two findings that COVID-BLUES labels, and after they went on with real and simulated videos
-together (mixed). Five folds take turns; every patient is tested once, by
-models that knew nothing of that patient. This module is about what is decided from; ``real_patients_decisions``
-decides, ``real_patients_tables`` makes numbers of it.
+Networks of the synthetic convex cohort never saw a real video. They are used as they are (frozen), after they were
+adapted to the two findings that COVID-BLUES labels, and after they went on with real and simulated videos together
+(mixed). Every row is of the same test patients in the same folds, so that rows can be compared in pairs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from lusbio.cohorts import covid_blues
-from lusbio.cohorts.load import load_cohort
 from lusbio.cohorts.splits import run_folds
-from lusbio.cohorts.targets import BIOMARKER_TASK, encode_task
-from lusbio.errors import LusbioError
-from lusbio.experts.inputs import Evidence, take_rated_biomarkers
-from lusbio.experts.other_cohort import predict_cohort
-from lusbio.files import build_folder
-from lusbio.paper.leakage import FRAMES, PIXELS, SIZE
-from lusbio.profiles import Profile
-from lusbio.runs.mixed_cohort import MIXED, MixedCohort, keep_real, start_from
-from lusbio.runs.plan import PRETRAINED_TASK, find_tasks
-from lusbio.runs.spec import PreparedCohort, Run, RunSpec, prepare_cohort
-from lusbio.videos import FrameCache
-from lusbio.vocabulary import BIOMARKER_NAMES, TASKS, group_names
+from lusbio.cohorts.targets import classes_of, select_rows
+from lusbio.errors import CohortError, LusbioError, NothingToDo
+from lusbio.experts import baselines, inputs
+from lusbio.experts.classifiers import EXPERT_NAMES
+from lusbio.experts.patients import aggregate_patients, leave_out, share_places
+from lusbio.experts.rows import (
+    CHOSEN,
+    NETWORK,
+    Row,
+    choose_by_validation,
+    decide_end_to_end,
+    decide_with_experts,
+    make_row,
+)
+from lusbio.files import Table
+from lusbio.report.cells import METRIC_TITLES, NAMES, format_value, name_row, subtract_cells, widen
+from lusbio.report.compare import SIGNIFICANT
+from lusbio.report.tables import TABLE1_METRICS, describe_absent, make_task_cells
+from lusbio.runs.mixed_cohort import MixedCohort
+from lusbio.runs.origin import describe_origin
+from lusbio.runs.spec import Run
+from lusbio.runs.study import Study, open_study
+from lusbio.statistics.bootstrap import holm
+from lusbio.vocabulary import (
+    BIOMARKER_NAMES,
+    BIOMARKER_TASK,
+    DISEASE,
+    SEVERITY,
+    SF_RATIO,
+    TASKS,
+    Kind,
+    group_names,
+    title_of,
+)
 
-FROZEN, ADAPTED = "frozen_biomarkers", "adapted_biomarkers"
-"""Biomarkers of networks that never saw a real video, and after they learnt A-lines and B-lines of real ones."""
-
-FUSED = "fused_biomarkers"
-"""Frozen and adapted biomarkers side by side."""
-
-FROM_SIMULATED = "pretrained_on_simulated"
-"""A network trained for severity that started from a biomarker network of simulated videos."""
-
-ALL_PLACES = "_all_places"
-"""Ends the name of what also heeds the patient's other places, see ``real_patients_decisions.share_places``."""
-
-RATED_BITS = "raters_two_bits"
-"""What the human raters said: A-lines or none, B-lines or none."""
-
-METADATA = "metadata"
-"""What is known without pixels: where the probe stood, depth, frames per second, how many frames."""
-
-FLOORS = (PIXELS, METADATA)
-"""What needs no network; the first is what differences are taken to."""
-
-NO_YES = ("no", "yes")
+# --- what is asked ---
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question with two answers that the cohort's table can be asked.
+    """A question with two answers, no and yes, that the cohort's table can be asked.
 
     Attributes:
         title: In words.
         column: Of the table.
         yes: Its values that mean yes; all other known ones mean no.
+        unit: What an answer is about, ``"video"`` or ``"patient"``.
     """
 
     title: str
     column: str
     yes: tuple[str | float, ...]
+    unit: str
 
 
 QUESTIONS = {
-    "sf_at_most_430": Question("S/F at most 430", "sf_ratio", TASKS["sf_ratio"].classes[1:]),
-    "covid": Question("COVID pneumonia", "disease", (TASKS["disease"].classes[1],)),
+    "sf_at_most_430": Question("S/F at most 430", SF_RATIO, TASKS[SF_RATIO].classes[1:], "patient"),
+    "covid": Question("COVID pneumonia", DISEASE, (TASKS[DISEASE].classes[1],), "patient"),
 }
 """Yes-or-no tasks about patients, by name: four classes of S/F are too many for so few patients."""
 
-FINDINGS = {name: Question(name, group_names(name)[0], (0.0,)) for name in ("A-lines", "B-lines")}
+FINDINGS = {name: Question(name, group_names(name)[0], (0.0,), "video") for name in ("A-lines", "B-lines")}
 """Yes-or-no tasks about videos: present is everything but "none"."""
 
+ASKED = QUESTIONS | FINDINGS
 
-def find_real_patients(name: str, profile: Profile, jobs: int = 1) -> tuple[PreparedCohort | None, tuple[str, ...]]:
-    """COVID-BLUES, decoded, with ``QUESTIONS`` and ``FINDINGS`` as tasks; or why there is nothing to do.
 
-    Args:
-        name: Of the cohort, or its folder.
-        profile: Decides the size of the frames.
-        jobs: Videos that are decoded at a time.
-
-    Returns:
-        The cohort, and a line for each task that it cannot be asked; or None and one line.
-    """
-    if name != covid_blues.NAME:
-        line = f"Nothing to do: this is about real patients, cohort `{covid_blues.NAME}`; here it is `{name}`."
-        return None, (line,)
+def open_real_patients(profile: str, cohort: str, jobs: int = 1) -> tuple[Study, list[str]]:
+    """COVID-BLUES with ``ASKED`` as tasks, and a line for each that it cannot be asked; or the end of the notebook."""
+    if cohort != covid_blues.NAME:
+        raise NothingToDo(f"Nothing to do: this is about the real patients of {covid_blues.NAME}; here it is {cohort}.")
     try:
-        prepared = prepare_cohort(load_cohort(name, profile, jobs), profile, jobs)
-    except LusbioError as error:
-        return None, (f"Nothing to do: it needs COVID-BLUES. {error}",)
-    learnable, reasons = find_tasks(prepared)
-    if not {BIOMARKER_TASK, PRETRAINED_TASK} <= set(learnable):
-        return None, (f"Nothing to do: {'; '.join(f'{task}: {why}' for task, why in reasons.items())}",)
-    return ask_questions(prepared)
+        study = open_study(profile, cohort, jobs)
+    except CohortError as error:
+        raise NothingToDo(f"Nothing to do: this needs COVID-BLUES. {error}") from error
+    if not {BIOMARKER_TASK, SEVERITY}.isdisjoint(study.unlearnable):
+        study.end_here(f"Nothing to do: {'; '.join(f'{task}: {why}' for task, why in study.unlearnable.items())}")
+    return ask_questions(study)
 
 
-def ask_questions(prepared: PreparedCohort) -> tuple[PreparedCohort, tuple[str, ...]]:
-    """Add ``QUESTIONS`` and ``FINDINGS`` to a cohort's tasks.
-
-    Args:
-        prepared: The cohort.
-
-    Returns:
-        The cohort with those tasks that every fold can learn and test; and a line for each other one.
-    """
+def ask_questions(study: Study) -> tuple[Study, list[str]]:
+    """Add those of ``ASKED`` that every fold can learn and test to a study's tasks; and a line for each other one."""
     reasons = []
-    for name, question in (QUESTIONS | FINDINGS).items():
-        values = prepared.cohort.table[question.column]
-        answers = values.isin(question.yes).map(dict(zip((False, True), NO_YES, strict=True)))
+    for name, question in ASKED.items():
+        values = study.table[question.column]
+        answers = values.isin(question.yes).map({False: "no", True: "yes"})
         try:
-            asked = prepared.with_task(name, NO_YES, answers.where(values.notna(), np.nan))
-            _check_answers(asked, name)
-            prepared = asked
+            asked = study.with_task(name, ("no", "yes"), answers.where(values.notna(), np.nan))
+            for fold in run_folds(study.protocol):  # each validates once and is tested once
+                select_rows(asked.table, asked.splits(fold), name)
+            study = asked
         except LusbioError as error:
             reasons.append(f"{question.title}: {error}")
-    return prepared, tuple(reasons)
+    return study, reasons
 
 
-def _check_answers(prepared: PreparedCohort, task: str) -> None:
-    """Raise unless every fold has both answers to learn from, and some to test on."""
-    labels = encode_task(prepared.cohort.table, task)
-    for fold in run_folds(prepared.protocol):
-        splits = prepared.splits(fold).to_numpy()
-        if len(np.unique(labels[(splits == "train") & (labels >= 0)])) < 2:
-            raise LusbioError(f"the training videos of fold {fold} have one answer")
-        if not (labels[splits == "val"] >= 0).any() or not (labels[splits == "test"] >= 0).any():
-            raise LusbioError(f"nobody to validate or test on in fold {fold}")
+def title_of_task(task: str) -> str:
+    """The heading of a task of ``TASKS`` or ``ASKED``."""
+    return ASKED[task].title if task in ASKED else title_of(task)
 
 
-def list_real_patient_runs(
-    prepared: PreparedCohort, convex: PreparedCohort, initial_weights: str
-) -> dict[str, list[RunSpec]]:
-    """The runs of the real patients alone that only this question needs.
+def unit_of(task: str) -> str:
+    """What a task is about, ``"video"`` or ``"patient"``."""
+    return ASKED[task].unit if task in ASKED else TASKS[task].level
 
-    Each starts from a biomarker network of simulated videos: fold k from run k, counted round. Which of the 38
-    biomarkers an adapted network learns is decided by its training patients, as for every run: of COVID-BLUES the
-    two "none".
 
-    Args:
-        prepared: The real patients.
-        convex: The simulated ones, whose biomarker runs are to be finished before.
-        initial_weights: Of those runs, see ``RunSpec``.
-
-    Returns:
-        Specs by what they are for: ``ADAPTED`` and ``FROM_SIMULATED``.
-    """
-    simulated = convex.specs(BIOMARKER_TASK, initial_weights)
-    tasks = {ADAPTED: BIOMARKER_TASK, FROM_SIMULATED: PRETRAINED_TASK}
-    return {name: start_from(simulated, prepared.specs(task)) for name, task in tasks.items()}
+def count_answers(study: Study) -> pd.DataFrame:
+    """Columns ``videos, patients`` by ``question, answer``; a patient may have videos with either answer."""
+    names = [name for name in ASKED if name in study.table]
+    counts = [study.table.groupby(name, observed=False)["patient_id"].agg(["count", "nunique"]) for name in names]
+    together = pd.concat(counts, keys=map(title_of_task, names), names=["question", "answer"])
+    return together.set_axis(["videos", "patients"], axis=1)
 
 
 # --- what is decided from ---
 
 
-def take_frozen_biomarkers(simulated: Sequence[Run], followed: Sequence[Run], prepared: PreparedCohort) -> Evidence:
-    """Biomarkers of networks that never saw a real video, mean over the networks.
+@dataclass(frozen=True)
+class RealPatientInputs:
+    """Everything that decisions about real patients are made from.
+
+    Attributes:
+        study: The patients, with ``ASKED`` as tasks.
+        networks: By task of ``TASKS``, the networks trained for it, one per fold.
+        own: Biomarker networks that learnt from these patients alone.
+        from_simulated: Severity networks that started from biomarker networks of simulated patients.
+        frozen: Biomarkers of those as they are.
+        adapted: After they went on with the real patients.
+        mixed: After they went on with both.
+        bits: What the raters said of ``FINDINGS``.
+        without: Pooled pixels, and metadata, which need no network.
+    """
+
+    study: Study
+    networks: dict[str, Sequence[Run]]
+    own: Sequence[Run]
+    from_simulated: Sequence[Run]
+    frozen: inputs.ExpertInput
+    adapted: inputs.ExpertInput
+    mixed: inputs.ExpertInput
+    bits: inputs.ExpertInput
+    without: tuple[inputs.ExpertInput, ...]
+
+    @property
+    def tasks(self) -> list[str]:
+        """What is decided: severity and S/F, then questions; of diseases, three of seven, only the question."""
+        asked = [name for name in QUESTIONS if name in self.study.table and QUESTIONS[name].column in self.networks]
+        return [*(task for task in self.networks if task != DISEASE), *asked]
+
+    @property
+    def findings(self) -> list[str]:
+        """Which of ``FINDINGS`` the cohort can be asked."""
+        return [name for name in FINDINGS if name in self.study.table]
+
+    @property
+    def generic(self) -> tuple[inputs.ExpertInput, ...]:
+        """Biomarkers that were learnt from simulated patients first."""
+        return self.frozen, self.adapted, inputs.fuse_biomarkers(self.frozen, self.adapted), self.mixed
+
+    @property
+    def origin(self) -> str:
+        """The line above the tables: who was tested, by what, and how many of the videos are here."""
+        own = [*self.own, *self.adapted.runs, *self.mixed.runs, *self.from_simulated]
+        runs = own + [run for of_task in self.networks.values() for run in of_task]
+        present = [note for note in self.study.cohort.notes if note.endswith("videos present")]
+        return " · ".join([describe_origin(self.study, runs), *present])
+
+
+def gather_inputs(
+    mixed: MixedCohort,
+    simulated: Sequence[Run],
+    adapted: Sequence[Run],
+    from_simulated: Sequence[Run],
+    together: Sequence[Run],
+) -> RealPatientInputs:
+    """What finished runs say of the real patients.
 
     Args:
-        simulated: Biomarker runs of a simulated cohort.
-        followed: Runs of the real patients whose splits are followed.
-        prepared: The real patients.
-
-    Returns:
-        The evidence, the same for every run; 0.5 for what none of the networks learnt.
+        mixed: The real patients, from ``open_real_patients``, mixed with simulated ones.
+        simulated: Biomarker runs of the simulated patients.
+        adapted: Biomarker runs of the real patients that started from those, one per fold.
+        from_simulated: Severity runs that did so.
+        together: Runs of the mixed cohort.
     """
-    clips = prepared.profile.training.evaluation_clips
-    given = np.array([predict_cohort(run, prepared, clips) for run in simulated])  # (runs, V, 38)
-    known = ~np.isnan(given)
-    mean = np.where(known, given, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    values = np.where(known.any(axis=0), mean, 0.5)
-    return Evidence(FROZEN, tuple(followed), (values,) * len(followed))
+    study = mixed.real
+    own = study.runs(BIOMARKER_TASK)
+    frozen = inputs.take_frozen_biomarkers(simulated, own, study)
+    return RealPatientInputs(
+        study=study,
+        networks={task: study.runs(task) for task in study.tasks},
+        own=own,
+        from_simulated=from_simulated,
+        frozen=frozen,
+        adapted=inputs.take_adapted_biomarkers(adapted, frozen),
+        mixed=inputs.take_mixed_biomarkers(together, mixed, frozen),
+        bits=inputs.take_rated_bits(own, study, [question.column for question in FINDINGS.values()]),
+        without=(baselines.take_pooled_pixels(own, study), baselines.take_metadata(own, study)),
+    )
 
 
-def take_adapted_biomarkers(runs: Sequence[Run], frozen: Evidence) -> Evidence:
-    """Biomarkers of adapted networks; what they could not learn here stays what the frozen networks say.
+# --- rows ---
+
+ON_PLACES = ((Kind.FROM_SIMULATED, NETWORK), (Kind.ADAPTED, CHOSEN))
+"""Ways to decide severity that are also shown with the patient's other places heeded: a network, and experts."""
+
+
+def decide_task(real: RealPatientInputs, task: str, *, experts: Sequence[str] = EXPERT_NAMES) -> list[Row]:
+    """All ways to decide a task: networks, experts on features and biomarkers, baselines.
+
+    After the experts on one input stands the one that validated best (classifier ``CHOSEN``).
 
     Args:
-        runs: Biomarker runs of the real patients, one per fold.
-        frozen: From ``take_frozen_biomarkers``.
-
-    Returns:
-        The evidence.
+        real: From ``gather_inputs``.
+        task: A task of ``TASKS`` that has networks, or one of ``QUESTIONS``, which their networks answer: the
+            probabilities of the classes that mean yes are added up.
+        experts: Which of ``EXPERT_NAMES``.
     """
-    pairs = zip(runs, frozen.values, strict=True)
-    values = tuple(np.where(np.isnan(run.biomarkers), kept, run.biomarkers) for run, kept in pairs)
-    return Evidence(ADAPTED, tuple(runs), values)
+    study = real.study
+    networks = real.networks[ASKED[task].column if task in ASKED else task]
+    rows = [_answer(networks, task, study) if task in ASKED else decide_end_to_end(networks, study)]
+    for given in (inputs.take_input(networks, task), inputs.take_input(real.own, task), *real.generic):
+        rows += _with_chosen(decide_with_experts(given, task, study, experts=experts))
+    if task == SEVERITY:
+        rows.append(replace(decide_end_to_end(real.from_simulated, study), features=Kind.FROM_SIMULATED))
+        rows += [share_places(row) for row in rows if (row.features, row.classifier) in ON_PLACES]
+    rows += decide_with_experts(real.bits, task, study, experts=[baselines.BASELINE_EXPERT])
+    return [*rows, *decide_without_network(real, task), baselines.decide_by_majority(real.own, task, study)]
 
 
-def take_mixed_biomarkers(runs: Sequence[Run], mixed: MixedCohort, frozen: Evidence) -> Evidence:
-    """Biomarkers of mixed networks for the real patients; what no training video decides is what the frozen ones say.
+def decide_finding(real: RealPatientInputs, finding: str) -> list[Row]:
+    """All ways to see one of ``FINDINGS``: each kind of biomarkers (of fused ones the mean of both), and baselines."""
+    none = BIOMARKER_NAMES.index(FINDINGS[finding].column)
+    rows = []
+    for given in (inputs.take_input(real.own, finding), *real.generic):
+        seen = [1 - values[:, none :: len(BIOMARKER_NAMES)].mean(axis=1) for values in given.values]
+        rows.append(make_row(given.features, NETWORK, finding, given.runs, list(map(_no_or_yes, seen)), real.study))
+    return [*rows, *decide_without_network(real, finding)]
+
+
+def decide_without_network(real: RealPatientInputs, task: str) -> list[Row]:
+    """Logistic regression, random forest, and the one that validated best: on pixels, then on metadata."""
+    rows = []
+    for given in real.without:
+        forest = decide_with_experts(given, task, real.study, experts=[baselines.BASELINE_EXPERT])
+        rows += _with_chosen([baselines.decide_linearly(given, task, real.study), *forest])
+    return rows
+
+
+def _with_chosen(rows: Sequence[Row]) -> list[Row]:
+    return [*rows, replace(choose_by_validation(rows), classifier=CHOSEN)]
+
+
+def _answer(networks: Sequence[Run], task: str, study: Study) -> Row:
+    """A question, answered by networks for the task behind it."""
+    yes = np.isin(classes_of(study.table, ASKED[task].column), ASKED[task].yes)
+    answers = [_no_or_yes(run.probabilities[:, yes].sum(axis=1).clip(0, 1)) for run in networks]
+    return make_row(Kind.END_TO_END, NETWORK, task, networks, answers, study)
+
+
+def _no_or_yes(p: np.ndarray) -> np.ndarray:
+    """Probabilities of no and yes, (V, 2), from those of yes, (V,)."""
+    return np.column_stack([1 - p, p])
+
+
+# --- tables ---
+
+PIXEL_MODELS = (baselines.LINEAR, baselines.BASELINE_EXPERT)
+"""What differences are taken to: two models on pooled pixels. Being above the baseline means above both."""
+
+ROUTES = (
+    *(Kind.END_TO_END, Kind.BIOMARKERS, Kind.FROM_SIMULATED, Kind.FROZEN, Kind.ADAPTED, Kind.FUSED, Kind.MIXED),
+    *(Kind.ADAPTED_ALL_PLACES, Kind.FROM_SIMULATED_ALL_PLACES),
+)
+"""What is compared with the baseline, and corrected for being so many."""
+
+PAIRS = (*((kind, Kind.END_TO_END) for kind in (Kind.FROZEN, Kind.ADAPTED, Kind.MIXED)), (Kind.MIXED, Kind.ADAPTED))
+"""What is compared with each other, first minus second: the paper's question, and what mixed training adds."""
+
+LOOKED_AT = (*covid_blues.DEVELOPMENT_PATIENTS, *covid_blues.SEEN_PATIENTS)
+"""Patients of whom somebody who made the simulator saw a frame. Its networks are measured without them too."""
+
+EVERYBODY, UNSEEN = "all", "not looked at"
+
+
+def make_real_patients(rows: Sequence[Row], draws: int, origin: str | None = None) -> Table:
+    """Table 1 on real patients.
 
     Args:
-        runs: Biomarker runs of the mixed cohort, one per fold.
-        mixed: The cohort.
-        frozen: From ``take_frozen_biomarkers``.
+        rows: Of all tasks, from ``decide_task``.
+        draws: Draws of patients behind an interval.
+        origin: Of ``RealPatientInputs``.
 
     Returns:
-        The evidence, rows as in the table of the real patients.
+        Cells as of ``tables.make_task_cells`` with the columns ``unit`` (``"video"``; for tasks about patients
+        ``"patient"`` too), ``over_baseline, over_low, over_high`` (paired difference to the better of the
+        ``PIXEL_MODELS``; NaN for pixels and single experts), ``p_value`` (the larger of both), and ``p_holm``,
+        corrected over the ``ROUTES`` that people are shown, within a task, unit and metric. Rows of
+        ``Kind.DIFFERENCE`` are the ``PAIRS``, named in ``classifier``, with p-values of their own, corrected over them.
     """
-    return replace(take_adapted_biomarkers([keep_real(run, mixed) for run in runs], frozen), features=MIXED)
+    parts, absent = [], describe_absent(rows).replace("\n", "; ")
+    for task in dict.fromkeys(row.task for row in rows):
+        absent = absent.replace(f"{title_of(task)}: ", f"{title_of_task(task)}: ")
+        of_task = [row for row in rows if row.task == task]
+        parts.append(_measure(of_task, "video", draws))
+        if unit_of(task) == "patient":
+            parts.append(_measure(list(map(aggregate_patients, of_task)), "patient", draws))
+    cells = pd.concat(parts, ignore_index=True)
+    return Table(cells, _widen(cells), absent, origin)
 
 
-def fuse_biomarkers(frozen: Evidence, adapted: Evidence) -> Evidence:
-    """Both kinds of biomarkers side by side: experts are given both, and weigh them by themselves.
+def make_real_findings(rows: Sequence[Row], draws: int, origin: str | None = None) -> Table:
+    """How well A-lines and B-lines are found, by networks and baselines in the same folds.
 
-    Args:
-        frozen: From ``take_frozen_biomarkers``.
-        adapted: From ``take_adapted_biomarkers``.
+    As ``make_real_patients``, of rows from ``decide_finding``; AUC only, with the columns ``patients``: ``EVERYBODY``,
+    or ``UNSEEN``, all but those of ``LOOKED_AT``, where there are such; and ``n_patients``.
+    """
+    parts = []
+    for finding in dict.fromkeys(row.task for row in rows):
+        everybody = [row for row in rows if row.task == finding]
+        unseen = [leave_out(row, LOOKED_AT) for row in everybody]
+        for patients, some in ((EVERYBODY, everybody), (UNSEEN, unseen)):
+            if some[0].held_out:
+                n_patients = sum(len(np.unique(fold.groups)) for fold in some[0].held_out)
+                cells = _measure(some, "video", draws, ["auc"])
+                parts.append(cells.assign(patients=patients, n_patients=n_patients))
+    cells = pd.concat(parts, ignore_index=True)
+    shown = cells.replace({"classifier": {NETWORK: "TSM"}})  # as in Table 2
+    return Table(cells, _widen(shown, ["patients", "n_patients"]), origin=origin)
+
+
+def _measure(rows: Sequence[Row], unit: str, draws: int, metrics: Sequence[str] = TABLE1_METRICS) -> pd.DataFrame:
+    """Cells of one task, with differences to the baseline, then the ``PAIRS``."""
+    cells, key = make_task_cells(rows, draws, metrics), [*NAMES, "metric"]
+    cells.insert(3, "unit", unit)
+    if unit == "patient":
+        cells[["published_mean", "published_sd"]] = np.nan  # those are about videos
+    models = [row for row in rows if row.features == Kind.PIXELS and row.classifier in PIXEL_MODELS]
+    compared = [
+        row
+        for row in rows
+        if row.features != Kind.PIXELS and not (row.features in ROUTES and row.classifier in EXPERT_NAMES)
+    ]
+    both = [(name_row(row), row.held_out, model.held_out) for row in compared for model in models]
+    over = subtract_cells(both, draws, metrics=metrics).drop(columns="sd")
+    over["p_value"] = over.groupby(key)["p_value"].transform("max")
+    over = over.sort_values("mean", kind="stable").drop_duplicates(key)  # the smaller one is that to the better model
+    names = {"mean": "over_baseline", "ci_low": "over_low", "ci_high": "over_high"}
+    cells = cells.merge(over.rename(columns=names), "left", key)
+    shown = cells[cells["features"].isin(ROUTES) & cells["classifier"].isin((NETWORK, CHOSEN))]
+    cells["p_holm"] = shown.groupby("metric")["p_value"].transform(holm)
+    return pd.concat([cells, _subtract_pairs(rows, unit, draws, metrics)], ignore_index=True)
+
+
+def _subtract_pairs(rows: Sequence[Row], unit: str, draws: int, metrics: Sequence[str]) -> pd.DataFrame:
+    """The ``PAIRS`` of one task: networks where they decide by themselves, else the experts that validated best."""
+    shown = {row.features: row.held_out for kind in (CHOSEN, NETWORK) for row in rows if row.classifier == kind}
+    known = {"features": Kind.DIFFERENCE, "task": rows[0].task, "unit": unit}
+    named = [
+        (known | {"classifier": f"{first} minus {second}"}, shown[first], shown[second])
+        for first, second in PAIRS
+        if {first, second} <= set(shown)
+    ]
+    cells = subtract_cells(named, draws, metrics=metrics).drop(columns="sd")
+    return cells.assign(p_holm=cells.groupby("metric")["p_value"].transform(holm))
+
+
+def pick_shown(cells: pd.DataFrame) -> pd.DataFrame:
+    """The cells that people are shown: each task in its own unit, of several experts the one that validated best."""
+    single = cells["features"].isin(ROUTES) & cells["classifier"].isin(EXPERT_NAMES)
+    return cells[(cells["unit"] == cells["task"].map(unit_of)) & ~single].reset_index(drop=True)
+
+
+def _widen(cells: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
+    """A row per way to decide, a column per task and metric: ``mean [low, high] (difference [low, high])``."""
+
+    def heading(cell: pd.Series) -> str:
+        of_patients = " (patients)" * (cell["unit"] == "patient")
+        return f"{title_of_task(cell['task'])}{of_patients}, {METRIC_TITLES[cell['metric']]}"
+
+    shown = pick_shown(cells).replace({"classifier": _name_pairs()})
+    return widen(shown, [*by, "features", "classifier"], _format, heading)
+
+
+def _name_pairs() -> dict[str, str]:
+    """The ``PAIRS`` in words, by classifier."""
+    words = {kind: kind.words.removeprefix("biomarkers, ") for kind in Kind}
+    return {f"{first} minus {second}": f"{words[first]} minus {words[second]}" for first, second in PAIRS}
+
+
+def _format(cell: pd.Series) -> str:
+    sign = "+" if cell["features"] == Kind.DIFFERENCE else ""
+    text = format_value(cell["mean"], cell["ci_low"], cell["ci_high"], sign=sign)
+    return text if np.isnan(cell["over_baseline"]) else f"{text} ({_format_over(cell)})"
+
+
+def _format_over(cell: pd.Series) -> str:
+    return format_value(cell["over_baseline"], cell["over_low"], cell["over_high"], sign="+")
+
+
+# --- sentences ---
+
+
+def describe_differences(cells: pd.DataFrame) -> list[str]:
+    """What a table says of each route, by AUC, whichever way it goes.
 
     Returns:
-        The evidence, (V, 76): all frozen ones, then all adapted ones. Most are equal; they differ in what could be
-        adapted.
+        A sentence per task, but for S/F, which has too many classes: the baseline, then each route with its difference
+        to it, and which differences count.
     """
-    pairs = zip(frozen.values, adapted.values, strict=True)
-    return Evidence(FUSED, adapted.runs, tuple(np.hstack(pair) for pair in pairs))
+    sentences = []
+    for task, rows in _judged(cells):
+        best = rows.loc[(rows["features"] == Kind.PIXELS) & rows["classifier"].isin(PIXEL_MODELS), "mean"].max()
+        routes = rows[rows["features"].isin(ROUTES)]
+        words = routes["features"].map(lambda name: Kind(name).words)
+        routes = routes.assign(name=words.where(routes["classifier"] == NETWORK, "experts on " + words))
+        told = [f"{cell['name']} {cell['mean']:.1f} ({_format_over(cell)})" for _, cell in routes.iterrows()]
+        clear = _list_clear(routes[routes["over_low"] > 0], "above the baseline")
+        verdict = clear or "none is clearly above the baseline"
+        sentences.append(f"{title_of_task(task)}, AUC: baseline {best:.1f}; {', '.join(told)}: {verdict}.")
+    return sentences
 
 
-def take_rated_bits(runs: Sequence[Run], prepared: PreparedCohort) -> Evidence:
-    """The human raters' two answers, and nothing else of their labels.
-
-    The other biomarkers are left out because severity can be read off them: which of them are unknown depends on
-    it (``covid_blues.biomarkers_of``).
-
-    Args:
-        runs: Runs whose splits are followed.
-        prepared: The real patients.
-
-    Returns:
-        The evidence, (V, 2).
-    """
-    columns = [BIOMARKER_NAMES.index(question.column) for question in FINDINGS.values()]
-    rated = take_rated_biomarkers(runs, prepared, true=False)
-    return Evidence(RATED_BITS, rated.runs, tuple(values[:, columns] for values in rated.values))
+def describe_pairs(cells: pd.DataFrame) -> list[str]:
+    """As ``describe_differences``, of routes beside each other: each of the ``PAIRS``, and which differ."""
+    sentences = []
+    for task, rows in _judged(cells):
+        pairs = rows[rows["features"] == Kind.DIFFERENCE]
+        pairs = pairs.assign(name=pairs["classifier"].map(_name_pairs()))
+        told = [f"{cell['name']} {_format(cell)}" for _, cell in pairs.iterrows()]
+        clear = _list_clear(pairs[(pairs["ci_low"] > 0) | (pairs["ci_high"] < 0)], "the interval excludes 0")
+        verdict = clear or "no interval excludes 0"
+        sentences.append(f"{title_of_task(task)}, AUC, by pairs: {', '.join(told)}: {verdict}.")
+    return sentences
 
 
-def take_pooled_pixels(runs: Sequence[Run], prepared: PreparedCohort, jobs: int = 1) -> Evidence:
-    """The mean frame of each video, pooled to 14 x 14 from the file itself, so that no profile changes it.
-
-    Args:
-        runs: Runs whose splits are followed.
-        prepared: The real patients.
-        jobs: Videos that are decoded at a time.
-
-    Returns:
-        The evidence, (V, 196), in [0, 1].
-    """
-    small = FrameCache(build_folder("cache"), SIZE).prepare(prepared.cohort.video_paths(), jobs)
-    taken = [v.load()[np.linspace(0, v.n_frames - 1, FRAMES).round().astype(int)] / 255 for v in small]
-    values = np.array([frames.mean(axis=0).ravel() for frames in taken])
-    return Evidence(PIXELS, tuple(runs), (values,) * len(runs))
+def _judged(cells: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
+    """The AUCs that people are shown, by task."""
+    shown = pick_shown(cells)
+    return shown[(shown["metric"] == "auc") & (shown["task"] != SF_RATIO)].groupby("task", sort=False)
 
 
-def take_metadata(runs: Sequence[Run], prepared: PreparedCohort) -> Evidence:
-    """What is known of a video without its pixels, and without anything that a rater or a doctor said.
-
-    Args:
-        runs: Runs whose splits are followed.
-        prepared: The real patients.
-
-    Returns:
-        The evidence: a column per zone, then ``depth_mm``, ``fps`` and the number of frames; -1 where unknown.
-    """
-    table = prepared.cohort.table
-    zones = pd.get_dummies(table["zone"], dtype=np.float64)
-    numbers = table[["depth_mm", "fps"]].assign(frames=[video.n_frames for video in prepared.videos])
-    values = np.hstack([zones.to_numpy(), numbers.fillna(-1).to_numpy(np.float64)])
-    return Evidence(METADATA, tuple(runs), (values,) * len(runs))
+def _list_clear(clear: pd.DataFrame, opening: str) -> str:
+    if clear.empty:
+        return ""
+    corrected = "; ".join(clear["name"][clear["p_holm"] < SIGNIFICANT]) or "none"
+    return f"{opening}: {'; '.join(clear['name'])} (after Holm's correction: {corrected})"
