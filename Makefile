@@ -126,7 +126,7 @@ test: $(ENVIRONMENT) ## Unit tests, doctests, the notebooks' anatomy
 lint: $(ENVIRONMENT) ## Style of code and notebooks; no outputs committed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m lusbio.publish.run_notebook check $(NOTEBOOKS)
+	$(RUN) tests/notebook_anatomy.py
 ifneq ($(NOTEBOOKS),)
 	$(RUN) -m nbstripout --verify $(STRIP) $(NOTEBOOKS)
 endif

@@ -13,7 +13,7 @@ import pytest
 
 from lusbio.cohorts.folder import cohort_name
 from lusbio.files import ROOT
-from lusbio.publish.anatomy import PARAMETERS
+from lusbio.publish.run_notebook import PARAMETERS
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+from notebook_anatomy import anatomy_problems
 
 from lusbio.errors import LusbioError
 from lusbio.files import ROOT
-from lusbio.publish.anatomy import PARAMETERS, anatomy_problems
-from lusbio.publish.run_notebook import check_parameters, main, run_notebook
+from lusbio.publish.run_notebook import PARAMETERS, check_parameters, main, run_notebook
 
 pytest.importorskip("papermill")
 psutil = pytest.importorskip("psutil")  # which ipykernel needs
@@ -270,12 +270,14 @@ def test_an_interrupted_training_says_what_is_kept_and_how_to_go_on_and_leaves_n
     check_interrupt(write_notebook(tmp_path / "01_try.ipynb", TRAINS), 2, sent, os.killpg)
 
 
-def test_check_names_every_problem_and_fails(tmp_path, write_notebook, capsys):
+def test_lint_names_every_problem_and_fails(tmp_path, write_notebook):
     good = write_notebook(tmp_path / "01_good.ipynb", "x = 1")
-    assert main(["check", str(good)]) == 0
     bad = write_notebook(tmp_path / "02_bad.ipynb", "x = 1\n" * 30)
-    assert main(["check", str(good), str(bad)]) == 1
-    assert "02_bad.ipynb: cell 3: 30 lines" in capsys.readouterr().err
+    command = [sys.executable, str(ROOT / "tests" / "notebook_anatomy.py")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    assert subprocess.run([*command, good], env=environment, check=False).returncode == 0
+    found = subprocess.run([*command, good, bad], env=environment, check=False, capture_output=True, text=True)
+    assert found.returncode == 1 and "02_bad.ipynb: cell 3: 30 lines" in found.stdout
 
 
 def test_the_paper_s_notebooks_take_what_the_runner_passes():

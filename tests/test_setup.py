@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from notebook_anatomy import MACHINE_PATH
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import lusbio
 from lusbio.files import ROOT
-from lusbio.publish.anatomy import MACHINE_PATH
 from lusbio.runs.spec import BACKBONE_FILES, DECIDING
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -1,8 +1,7 @@
 """Running the notebooks as a paper.
 
-``python -m lusbio.publish.run_notebook run NOTEBOOK --profile laptop --cohort synthetic --jobs 2`` is what
-``make paper`` calls for each notebook; ``python -m lusbio.publish.run_notebook check`` reads them without
-running anything. The only module that knows papermill and nbconvert, and only when it runs one: what is slow to
+``python -m lusbio.publish.run_notebook run NOTEBOOK --profile laptop --cohort synthetic --jobs 2`` is what ``make paper``
+calls for each notebook. The only module that knows papermill and nbconvert, and only when it runs one: what is slow to
 import comes after ``ended_in_two_lines``.
 """
 
@@ -18,7 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lusbio.errors import LusbioError, NothingToDo
-from lusbio.publish.anatomy import PARAMETERS, check_anatomy, fits
+
+PARAMETERS: dict[str, type] = {"profile": str, "cohort": str, "jobs": int}
+"""What ``make paper`` passes to every notebook."""
 
 LAST_WORDS = "last_words.txt"
 """What a kernel says outside of its notebook."""
@@ -91,6 +92,16 @@ def check_parameters(source: Path, parameters: dict[str, str | int | float | boo
             problems.append(f"parameter {name!r} is {found} {value!r}, expected {declared[name]}")
     if problems:
         raise LusbioError("\n".join(f"{source}: {problem}" for problem in problems))
+
+
+def fits(found: str, declared: str) -> bool:
+    """Whether a value of one type may stand for another: the same, or a whole number for any.
+
+    Example:
+        >>> fits("int", "float"), fits("float", "int")
+        (True, False)
+    """
+    return found == declared or (found, declared) == ("int", "float")
 
 
 def run_notebook(source: Path, output: Path, parameters: dict[str, str | int | float | bool]) -> None:
@@ -201,7 +212,7 @@ def _page(notebook: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line: ``run`` one notebook, or ``check`` the anatomy of some.
+    """The command line: ``run`` one notebook.
 
     Args:
         arguments: What follows ``python -m lusbio.publish.run_notebook``; None means the process's own.
@@ -210,18 +221,16 @@ def main(arguments: list[str] | None = None) -> int:
         0 when all went well, 1 after a LusbioError, 130 when interrupted.
     """
     program = "python -m lusbio.publish.run_notebook"
-    parser = argparse.ArgumentParser(prog=program, description="Run or check notebooks.")
+    parser = argparse.ArgumentParser(prog=program, description="Run a notebook.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="execute one, and write it with its page")
     run.add_argument("notebook", type=Path)
     run.add_argument("--output", type=Path, help="executed notebook (default: build/notebooks/NAME.ipynb)")
     for name, kind in PARAMETERS.items():
         run.add_argument(f"--{name}", type=kind, help="passed to the notebook; its own default when left out")
-    check = commands.add_parser("check", help="report departures from the house rules, running nothing")
-    check.add_argument("notebooks", type=Path, nargs="*", help="default: notebooks/*.ipynb")
     options = parser.parse_args(arguments)
     try:
-        _run(options) if options.command == "run" else check_anatomy(options.notebooks)
+        _run(options)
     except LusbioError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

@@ -1,18 +1,14 @@
-"""The house rules that keep notebooks readable, checked without running them."""
+"""The house rules that keep notebooks readable, checked without running them; ``make lint`` runs this file."""
 
 import ast
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from lusbio.errors import LusbioError
-
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-
-
-PARAMETERS: dict[str, type] = {"profile": str, "cohort": str, "jobs": int}
-"""What ``make paper`` passes to every notebook."""
+from lusbio.files import ROOT
+from lusbio.publish.run_notebook import PARAMETERS, fits
 
 LONGEST_CELL, LONGEST_FUNCTION = 25, 12
 """Lines of code after which a cell, or a function in it, would read better as a function of the package."""
@@ -22,18 +18,6 @@ MOST_NAMES = 12
 
 MACHINE_PATH = re.compile(r"(?<![\w.:/~-])(/(home|Users|root|work|mnt|media|opt|srv|tmp|data|scratch)/|[A-Z]:\\)\S*")
 """Paths that stand on one machine only; not what looks alike within an address or a longer path."""
-
-
-def check_anatomy(notebooks: list[Path]) -> None:
-    """Raise a LusbioError that names every departure from the house rules.
-
-    Args:
-        notebooks: Which; an empty list stands for all in ``notebooks/``.
-    """
-    paths = notebooks or sorted(NOTEBOOKS.glob("*.ipynb"))
-    if problems := [problem for path in paths for problem in anatomy_problems(path)]:
-        raise LusbioError("\n".join(problems))
-    print(f"{len(paths)} notebooks follow the house rules")
 
 
 def anatomy_problems(path: Path) -> list[str]:
@@ -97,16 +81,6 @@ def _parameter_problems(tagged: list[str]) -> Iterator[str]:
             yield f"parameters: {name} is declared {declared}, passed {PARAMETERS[name].__name__}"
 
 
-def fits(found: str, declared: str) -> bool:
-    """Whether a value of one type may stand for another: the same, or a whole number for any.
-
-    Example:
-        >>> fits("int", "float"), fits("float", "int")
-        (True, False)
-    """
-    return found == declared or (found, declared) == ("int", "float")
-
-
 def _imported_names(code: ast.Module) -> list[str]:
     """What a cell imports from the package, name by name."""
     names = []
@@ -143,3 +117,10 @@ def _is_guarded(first: ast.stmt, *rest: ast.stmt) -> bool:
     choice = getattr(first, "value", None)
     arms = (choice.body, choice.orelse) if isinstance(choice, ast.IfExp) else ()
     return any(isinstance(arm, ast.Constant) and arm.value is None for arm in arms)
+
+
+if __name__ == "__main__":
+    paths = [Path(name) for name in sys.argv[1:]] or sorted((ROOT / "notebooks").glob("*.ipynb"))
+    problems = [problem for path in paths for problem in anatomy_problems(path)]
+    print(*problems or [f"{len(paths)} notebooks follow the house rules"], sep="\n")
+    sys.exit(bool(problems))
