@@ -1,8 +1,8 @@
 """Running the notebooks as a paper.
 
-``python -m lusbio.publish.run_notebook run NOTEBOOK --profile laptop --cohort synthetic --jobs 2`` is what ``make paper``
-calls for each notebook. The only module that knows papermill and nbconvert, and only when it runs one: what is slow to
-import comes after ``ended_in_two_lines``.
+``python -m lusbio.publish.run_notebook run NOTEBOOK --profile laptop --cohort synthetic --jobs 2`` is what
+``make paper`` calls for each notebook. The only module that knows papermill and nbconvert, and only when it runs one:
+what is slow to import comes after ``ended_in_two_lines``.
 """
 
 import argparse
