@@ -12,7 +12,7 @@ from lusbio.network.i3d import I3DResNet50
 from lusbio.network.tsm import TSMResNet18
 from lusbio.runs import assembly
 from lusbio.runs import gpu as resident
-from lusbio.runs.gpu import ResidentClips, compile_network, count_bytes, hold_frames, prepare_gpu
+from lusbio.runs.gpu import ResidentClips, compile_network, hold_frames, prepare_gpu
 from lusbio.runs.spec import Own
 from lusbio.videos import DecodedVideo
 from lusbio.vocabulary import SEVERITY
@@ -61,14 +61,14 @@ def test_resident_batches_are_those_of_the_cache():
 def test_frames_lie_one_after_the_other_in_one_tensor():
     data = make_data()
     held = ResidentClips(data.dataset, CPU)
-    assert held.frames.dtype == torch.uint8 and held.frames.nbytes == count_bytes(data.dataset.videos)
+    assert held.frames.dtype == torch.uint8 and held.frames.nbytes == sum(video.load().nbytes for video in data.dataset.videos)
     assert torch.equal(held.frames[2:5], torch.from_numpy(data.dataset.videos[1].frames))
 
 
 def test_what_does_not_fit_stays_in_the_cache_and_that_is_said():
     data = make_data()
     before = data.dataset
-    line = hold_frames(data, CPU, room=count_bytes(before.videos) - 1)
+    line = hold_frames(data, CPU, room=sum(video.load().nbytes for video in before.videos) - 1)
     assert line.startswith("clips from the cache: 10 videos") and data.dataset is before
 
 

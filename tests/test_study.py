@@ -102,10 +102,10 @@ def test_a_figure_is_written_as_picture_and_print_with_the_same_bytes_each_time(
 
 def test_frames_of_real_patients_stay_in_the_build_folder(study, real):
     frames = build_folder("tiny", "small", "frames")
-    real.publish("fig_frames", draw(), shows_frames=True)
+    real.publish("fig_frames", draw(), real_frames=True)
     assert written(real) == [] and sorted(path.suffix for path in frames.iterdir()) == [".pdf", ".png"]
     real.publish("fig_numbers", draw())
-    study.publish("fig_simulated", draw(), shows_frames=True)
+    study.publish("fig_simulated", draw())
     assert {name.split(".")[0] for name in written(study)} == {"fig_numbers", "fig_simulated"}
     assert {path.stem for path in frames.iterdir()} == {"fig_frames"}
 

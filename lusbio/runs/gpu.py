@@ -6,17 +6,15 @@ own; where NVIDIA's MPS runs (``nvidia-cuda-mps-control -d``), their kernels run
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import MethodType
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 
 from lusbio.network.clips import EVALUATION_BATCH, ClipDataModule, ClipDataset, frame_indices
 from lusbio.network.training import VideoModule
-from lusbio.videos import CachedVideo, DecodedVideo
 
 SHARE_OF_FREE_MEMORY = 0.5
 """How much of a GPU's free memory the frames of a cohort may take; the rest is for training. (Engineering choice.)"""
@@ -48,17 +46,12 @@ def prepare_gpu(
 
 
 def hold_frames(data: ClipDataModule, device: torch.device, room: int) -> str:
-    """Let the clips of a training come from the memory of a device, if the frames of all videos fit there.
+    """Let clips come from the memory of a device, if the frames of all videos fit into ``room`` bytes there.
 
-    Args:
-        data: Its dataset is replaced, unless there is too little room.
-        device: Where the frames go.
-        room: Bytes that they may take.
-
-    Returns:
-        What was done, as a line to print.
+    The dataset of ``data`` is replaced then. Says what was done, as a line to print.
     """
-    needed = count_bytes(data.dataset.videos)
+    videos = data.dataset.videos
+    needed = sum(video.n_frames for video in videos) * videos[0].load()[0].size  # their frames are of one size
     size = f"{len(data.dataset)} videos, {needed / 1e9:.2f} GB"
     if needed > room:
         return f"clips from the cache: {size}, and there is room for {room / 1e9:.2f} GB on the device"
@@ -69,15 +62,8 @@ def hold_frames(data: ClipDataModule, device: torch.device, room: int) -> str:
     return f"clips from the memory of the device: {size}"
 
 
-def count_bytes(videos: Sequence[CachedVideo | DecodedVideo]) -> int:
-    """Bytes of the frames of decoded videos, which are of one size."""
-    return sum(video.n_frames for video in videos) * videos[0].load()[0].size
-
-
-class ResidentClips(Dataset):
-    """The clips of a ``ClipDataset``, cut on the device that holds the frames of all videos.
-
-    An item is asked for as there, by ``(video, start)``. A batch is one gather of frames.
+class ResidentClips(ClipDataset):
+    """The clips of a ``ClipDataset``, cut on the device that holds the frames of all videos: a batch is one gather.
 
     Args:
         clips: Whose videos, targets and length of clips these are.
@@ -85,9 +71,7 @@ class ResidentClips(Dataset):
     """
 
     def __init__(self, clips: ClipDataset, device: torch.device):
-        self.videos = clips.videos
-        self.targets = clips.targets
-        self.clip_frames = clips.clip_frames
+        super().__init__(clips.videos, clips.targets, clips.clip_frames)
         self.n_frames = np.array([video.n_frames for video in clips.videos])
         self.offsets = np.concatenate([[0], self.n_frames.cumsum()])
         size = clips.videos[0].load().shape[1:]
@@ -95,9 +79,6 @@ class ResidentClips(Dataset):
         for video, start, n in zip(self.videos, self.offsets[:-1], self.n_frames, strict=True):
             # A copy, since the map is read-only; one video at a time never needs the cohort twice.
             self.frames[start : start + n] = torch.from_numpy(np.array(video.load()))
-
-    def __len__(self) -> int:
-        return len(self.videos)
 
     def __getitems__(self, items: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
         """A batch: ``clips`` uint8 (B, T, 1, H, W) on the device; ``targets`` and ``rows`` on the CPU."""

@@ -126,21 +126,20 @@ class Study(PreparedCohort):
         """Count runs in ``run.json`` and ``timing.json``; see ``origin.record_runs``."""
         return record_runs(self, runs, self.folder, anew=anew)
 
-    def publish(self, name: str, result, *, shows_frames: bool = False) -> Shown | None:
+    def publish(self, name: str, result, *, real_frames: bool = False) -> Shown | None:
         """Write a table (CSV, Markdown) or a figure (PNG, PDF) under a name, with title and note from ``ARTEFACTS``.
 
         Args:
             name: A key of ``ARTEFACTS``, or a name of one's own.
             result: A ``Table``, a data frame, or a matplotlib figure.
-            shows_frames: The figure holds frames of patients: where they are real it stays in the build folder.
+            real_frames: The figure holds frames of real patients: it stays in the build folder.
 
         Returns:
             Of a table, what its Markdown file holds, for the notebook to show.
         """
         if hasattr(result, "savefig"):
-            private = shows_frames and not self.cohort.simulated
-            frames = build_folder(self.profile.name, self.cohort.name, "frames")
-            write_figure(result, frames if private else self.folder, name)
+            private = build_folder(self.profile.name, self.cohort.name, "frames")
+            write_figure(result, private if real_frames else self.folder, name)
             return None
         table = result if isinstance(result, Table) else Table(result)
         words = ARTEFACTS.get(name, Artefact(name.replace("_", " ").capitalize()))
