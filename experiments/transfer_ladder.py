@@ -3,29 +3,24 @@
 A rung is a convex cohort of profile ``laptop``, two biomarker networks trained on it, and their zero-shot AUC on those
 patients of COVID-BLUES that may be looked at. About five minutes a rung on one core, so it runs only when asked to:
 
-    .venv/bin/python benchmarks/transfer_ladder.py --run
+    .venv/bin/python experiments/transfer_ladder.py --run
 """
 
 import argparse
-import hashlib
 from dataclasses import dataclass
 from unittest import mock
 
 import pandas as pd
 
 from lusbio.cohorts.covid_blues import DEVELOPMENT_PATIENTS
-from lusbio.cohorts.load import load_cohort
 from lusbio.cohorts.synthetic import simulate_cohort
-from lusbio.cohorts.targets import BIOMARKER_TASK
-from lusbio.files import build_folder, figures_folder
-from lusbio.network.weights import find_initial_weights
-from lusbio.paper.transfer import measure_transfer
-from lusbio.profiles import find_profile
-from lusbio.report.tables import save_table
-from lusbio.runs.origin import describe_origin
-from lusbio.runs.spec import PreparedCohort, Run, prepare_cohort
-from lusbio.runs.train import execute_many
+from lusbio.files import Table, build_folder, text_sha256
+from lusbio.paper.simulator import measure_transfer
+from lusbio.profiles import PROFILES
+from lusbio.runs.spec import Run, prepare_cohort
+from lusbio.runs.study import Study, as_study, open_study
 from lusbio.simulation import constants
+from lusbio.vocabulary import BIOMARKER_TASK
 
 FOLDS, SEED = (0, 1), 0
 """Two of the three folds, and one seed, for every rung."""
@@ -132,68 +127,59 @@ RUNGS = (
 )
 
 NOTE = (
-    "Percent; mean over the runs of a rung, 95 % interval over patients: its width is what twelve patients cannot tell "
-    "apart. The numbers to quote, on all other patients, are in transfer.csv."
+    "Simulated to real, step by step. Percent; mean over the runs of a rung, 95 % interval over patients: its width is "
+    "what twelve patients cannot tell apart. The numbers to quote, on all other patients, are in transfer.csv."
 )
 
 
-def train_rung(rung: Rung, real: PreparedCohort) -> list[Run]:
-    """Simulate the cohort of a rung and train on it; what is there already is not repeated.
-
-    Args:
-        rung: The rung.
-        real: The patients to test on, for the profile.
-
-    Returns:
-        Finished runs, one per fold of ``FOLDS``.
-    """
+def train_rung(rung: Rung, real: Study) -> list[Run]:
+    """Simulate the cohort of a rung and train on it, one run per fold of ``FOLDS``; nothing is repeated."""
     profile, changed = real.profile, BEFORE | rung.constants
-    mark = hashlib.sha256(repr(sorted(changed.items())).encode()).hexdigest()[:8]
+    mark = text_sha256(repr(sorted(changed.items())))[:8]
     with mock.patch.multiple(constants, **changed):
         cohort = simulate_cohort(
-            build_folder("cohorts", "ladder", f"{rung.name.replace(' ', '_')}-{mark}"),
+            build_folder("cohorts", "ladder", profile.name, f"{rung.name.replace(' ', '_')}-{mark}"),
             patients=profile.patients,
             seed=SEED,
             probe="convex",
             size=profile.video_size,
             frames=profile.video_frames,
         )
-    prepared = prepare_cohort(cohort, profile)
-    weights = find_initial_weights(profile.initial_weights).name
-    specs = [spec for spec in prepared.specs(BIOMARKER_TASK, weights) if spec.fold in FOLDS]
-    return execute_many(specs, prepared)
+    simulated = as_study(prepare_cohort(cohort, profile, real.jobs), real.jobs)
+    return simulated.train([spec for spec in simulated.specs(BIOMARKER_TASK) if spec.fold in FOLDS])
 
 
-def main() -> None:
-    """Climb the ladder and write ``transfer_ladder.csv`` and ``.md`` beside the tables of profile ``laptop``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", action="store_true", help="about five minutes a rung")
-    if not parser.parse_args().run:
-        print(f"{len(RUNGS)} rungs, about five minutes each: run with --run")
-        return
-    profile = find_profile("laptop")
-    real = prepare_cohort(load_cohort("covid_blues", profile), profile)
-    others = set(real.cohort.table["patient_id"]) - set(DEVELOPMENT_PATIENTS)
+def climb(real: Study) -> tuple[pd.DataFrame, list[Run]]:
+    """Train and test every rung; the table, and the runs behind it."""
+    others = set(real.table["patient_id"]) - set(DEVELOPMENT_PATIENTS)
     rows, runs = [], []
     for rung in RUNGS:
         found = train_rung(rung, real)
-        measured = measure_transfer(found, real, profile.bootstrap_draws, left_out=others)
+        measured = measure_transfer(found, real, real.draws, left_out=others)
         labels = {"rung": rung.name, "changed": rung.change, "kept": "yes" if rung.kept else "no"}
         rows.append(measured.assign(**labels))
         runs += found
         print(rows[-1][["rung", "finding", "auc", "ci_low", "ci_high"]].round(1).to_string(header=False), flush=True)
-    table = pd.concat(rows, ignore_index=True)
-    table = table[["rung", "changed", "finding", "videos", "patients", "auc", "ci_low", "ci_high", "kept"]]
-    origin = describe_origin(real, runs) + f" · trained on synthetic_convex, seed {SEED}, folds {list(FOLDS)}"
-    save_table(
-        table,
-        figures_folder(profile.name, "synthetic"),
-        "transfer_ladder",
-        title="Simulated to real, step by step",
-        origin=f"Tested on {len(DEVELOPMENT_PATIENTS)} development patients of: {origin}",
-        shown=table,
-        note=NOTE,
-    )
+    columns = ["rung", "changed", "finding", "videos", "patients", "auc", "ci_low", "ci_high", "kept"]
+    return pd.concat(rows, ignore_index=True)[columns], runs
+
+
+def main() -> None:
+    """Climb the ladder and write ``transfer_ladder.csv`` and ``.md`` beside the tables of the synthetic cohort."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", action="store_true", help="about five minutes a rung")
+    parser.add_argument("--profile", default="laptop", choices=PROFILES, help="smoke: only to see that it works")
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    if not options.run:
+        print(f"{len(RUNGS)} rungs, about five minutes each: run with --run")
+        return
+    real = open_study(options.profile, "covid_blues", options.jobs)
+    table, runs = climb(real)
+    origin = f"Tested on {len(DEVELOPMENT_PATIENTS)} development patients of: {real.origin(runs)} · trained on "
+    origin += f"synthetic_convex, seed {SEED}, folds {list(FOLDS)}"
+    home = open_study(options.profile, "synthetic", options.jobs)
+    print(home.publish("transfer_ladder", Table(table, note=NOTE, origin=origin)))
 
 
 if __name__ == "__main__":
