@@ -30,16 +30,11 @@ EXPERT_NAMES = ("DT", "SVM", "RF", "AB", "NN", "MLP", "MLP large")
 """The paper's seven: decision tree, support vector machine, random forest, AdaBoost, nearest
 neighbours, and two multi-layer perceptrons."""
 
-TRUSTED_TYPES = frozenset(
-    {
-        "sklearn.calibration._CalibratedClassifier",
-        "sklearn.calibration._SigmoidCalibration",
-        "sklearn.metrics._dist_metrics.EuclideanDistance64",
-        "sklearn.neighbors._kd_tree.KDTree",
-        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-        "sklearn.tree._tree.Tree",
-    }
-)
+TRUSTED_TYPES = {
+    *("sklearn.calibration._CalibratedClassifier", "sklearn.calibration._SigmoidCalibration"),
+    *("sklearn.metrics._dist_metrics.EuclideanDistance64", "sklearn.neighbors._kd_tree.KDTree"),
+    *("sklearn.neural_network._stochastic_optimizers.AdamOptimizer", "sklearn.tree._tree.Tree"),
+}
 """What a saved expert may hold besides what skops trusts by itself: the insides of the seven."""
 
 Splits = list[tuple[np.ndarray, np.ndarray]]
@@ -68,21 +63,18 @@ def make_expert(name: str, seed: int, calibration: int | Splits = 5) -> Classifi
         Gare et al. 2022, Section 3. ``SVC(probability=True)``, which the paper used, is deprecated;
         this is scikit-learn's replacement.
     """
-    if name == "DT":
-        return DecisionTreeClassifier(random_state=seed)
-    if name == "SVM":
-        return CalibratedClassifierCV(SVC(), ensemble=False, cv=calibration)
-    if name == "RF":
-        return RandomForestClassifier(random_state=seed)
-    if name == "AB":
-        return AdaBoostClassifier(random_state=seed)
-    if name == "NN":
-        return KNeighborsClassifier()
-    if name == "MLP":
-        return MLPClassifier(random_state=seed)
-    if name == "MLP large":
-        return MLPClassifier((128, 64, 32), learning_rate="adaptive", random_state=seed)
-    raise ValueError(f"expert {name!r} is not one of {', '.join(EXPERT_NAMES)}")
+    experts = {
+        "DT": DecisionTreeClassifier(random_state=seed),
+        "SVM": CalibratedClassifierCV(SVC(), ensemble=False, cv=calibration),
+        "RF": RandomForestClassifier(random_state=seed),
+        "AB": AdaBoostClassifier(random_state=seed),
+        "NN": KNeighborsClassifier(),
+        "MLP": MLPClassifier(random_state=seed),
+        "MLP large": MLPClassifier((128, 64, 32), learning_rate="adaptive", random_state=seed),
+    }
+    if name not in experts:
+        raise ValueError(f"expert {name!r} is not one of {', '.join(EXPERT_NAMES)}")
+    return experts[name]
 
 
 @dataclass(frozen=True)
