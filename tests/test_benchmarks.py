@@ -1,3 +1,5 @@
+"""Scripts beside the package, of benchmarks/ and experiments/: they start, and say what they measure."""
+
 import importlib.util
 import json
 import re
@@ -7,14 +9,16 @@ from pathlib import Path
 import pytest
 
 from lusbio.files import ROOT, build_folder
+from lusbio.runs.spec import Own
 
 FOLDER = ROOT / "benchmarks"
-SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if not path.name.startswith("_"))
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
+SCRIPTS = [*sorted(path for path in FOLDER.glob("*.py") if not path.name.startswith("_")), *EXPERIMENTS]
 
 
 @pytest.fixture
 def load(monkeypatch):
-    """A function that imports a file of benchmarks/ as Python does when it is run there, without running it."""
+    """A function that imports a script as Python does when it is run there, without running it."""
     monkeypatch.syspath_prepend(str(FOLDER))
     before = set(sys.modules)
 
@@ -40,9 +44,42 @@ def test_every_script_can_be_imported_and_has_a_main(path, load):
     assert callable(load(path).main)
 
 
-def test_every_script_is_explained_in_the_readme():
-    text = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert [path.name for path in SCRIPTS if f"`{path.name}`" not in text] == []
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_every_script_is_explained_in_the_readme_of_its_folder(path):
+    assert f"`{path.name}`" in (path.parent / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_an_experiment_does_nothing_unless_it_is_told_to(path, load, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [path.name])
+    load(path).main()
+    assert re.fullmatch(r"\d+ rungs, .*: run with --run\n", capsys.readouterr().out)
+
+
+@pytest.fixture
+def ladder(load):
+    return load(ROOT / "experiments" / "lever_ladder.py")
+
+
+def test_every_lever_differs_from_its_reference_in_one_thing(ladder):
+    by_name = {rung.name: rung for rung in ladder.RUNGS}
+    for rung in ladder.RUNGS:
+        if rung.against:
+            parts = [part for part in vars(rung) if part not in ("name", "change")]
+            assert len([part for part in parts if vars(rung)[part] != vars(by_name[rung.against])[part]]) == 1
+
+
+def test_levers_are_parts_of_ones_own(ladder):
+    import torch
+
+    clips = torch.rand(3, 4, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    moved = ladder.keep_depth(clips, torch.Generator().manual_seed(1))
+    assert moved.shape == clips.shape and 0 <= moved.min() and moved.max() <= 1
+    right, far = (ladder.earth_movers_loss(torch.eye(4)[None, k] * 99, torch.tensor([0])) for k in (0, 3))
+    near = ladder.earth_movers_loss(torch.eye(4)[None, 1] * 99, torch.tensor([0]))
+    assert right < 1e-6 and near == pytest.approx(1) and far == pytest.approx(3)
+    names = [Own(loss=rung.loss, augment=rung.augment).name for rung in ladder.RUNGS]
+    assert sorted(filter(None, {name.split("-")[0] for name in names})) == ["augment", "loss"]
 
 
 def test_blocks_take_turns_and_warmups_do_not_count(measure):

@@ -1,5 +1,6 @@
 """A network, loss or augmentation of one's own: its source is part of the run's name."""
 
+import copy
 from dataclasses import replace
 from functools import partial
 
@@ -108,6 +109,16 @@ def test_a_part_without_a_source_is_refused(study):
 def test_own_parts_travel_to_other_processes(study):
     runs = train(replace(study, jobs=2), network=MeanBrightness, loss=make_loss(0.15))
     assert len({run.folder for run in runs}) == 2 and all(run.features.shape == (40, 1) for run in runs)
+
+
+def test_the_name_travels_without_the_source(monkeypatch):
+    """A worker does not have the source of what stands in a notebook. (A copy is made as one is sent.)"""
+    own = Own(loss=softened_loss)
+    name = own.name
+    monkeypatch.setattr("inspect.getsource", lambda part: (_ for _ in ()).throw(OSError("no source")))
+    assert copy.deepcopy(own).name == name
+    with pytest.raises(LusbioError, match="its source cannot be read"):
+        _ = Own(loss=softened_loss).name
 
 
 def test_a_run_is_not_trained_with_other_parts_than_its_name_says(study):
