@@ -6,6 +6,6 @@ from collections.abc import Callable
 
 def show(function: Callable):
     """A whole function or class, signature and docstring included, as Jupyter shows code."""
-    from IPython.display import Code
+    from IPython.display import Markdown
 
-    return Code(inspect.getsource(function), language="python")
+    return Markdown(f"```python\n{inspect.getsource(function)}```")
