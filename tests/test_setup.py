@@ -93,7 +93,7 @@ def test_every_runtime_dependency_has_the_same_range_in_conda_s_file():
         name = CONDA_NAMES.get(requirement.name, requirement.name)
         assert name in conda, f"environment.yml has no line for {requirement}"
         assert conda[name].specifier == requirement.specifier
-    for tool in ("pytest", "ruff", "nbstripout", "PyYAML"):
+    for tool in ("pytest", "pytest-xdist", "ruff", "nbstripout", "PyYAML"):
         (wanted,) = [requirement for requirement in EXTRAS["dev"] if requirement.name == tool]
         assert conda[tool.lower()].specifier == wanted.specifier
     assert "av" in conda, "imageio[pyav] has no extras in conda"
