@@ -24,7 +24,7 @@ PAPER += 09_leakage
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help paper smoke test lint bench clean env FORCE
+.PHONY: help paper smoke test test-all lint bench clean env FORCE
 .NOTPARALLEL: # trainings spread over JOBS processes themselves
 unexport MPLBACKEND # agg would leave the notebooks without figures
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
@@ -49,7 +49,7 @@ endif
 help: ## Show this list
 	@echo "usage: make TARGET [PROFILE=smoke|laptop|paper] [COHORT=synthetic|covid_blues|pocovid|FOLDER] [JOBS=N]"
 	@echo
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-13s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-15s %s\n", $$1, $$2}'
 	@echo
 	@echo "now: PROFILE=$(PROFILE) COHORT=$(COHORT) JOBS=$(JOBS), Python: $(RUN)"
 	@echo "also: TORCH_INDEX=URL of another torch build, LUSBIO_DATA=folder of the public cohorts, PYTHON=python3.12"
@@ -120,8 +120,14 @@ STRIP = --keep-id --extra-keys "metadata.papermill cell.metadata.papermill cell.
         cell.metadata.exception metadata.language_info.version"
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-test: $(ENVIRONMENT) ## Unit tests, doctests, the notebooks' anatomy
-	$(RUN) -m pytest -q
+# One file of tests after the other on each of JOBS processes, in the order of tests/conftest.py.
+PYTEST = $(RUN) -m pytest -q -n $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test: $(ENVIRONMENT) ## Unit tests, doctests, the notebooks' anatomy, the paper in miniature
+	$(PYTEST) -m "not slow"
+
+test-all: $(ENVIRONMENT) ## The same, and what takes minutes: a second paper, real patients, clusters
+	$(PYTEST)
 
 lint: $(ENVIRONMENT) ## Style of code and notebooks; no outputs committed
 	$(RUN) -m ruff check .
