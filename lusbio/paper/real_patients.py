@@ -36,17 +36,7 @@ from lusbio.runs.origin import describe_origin
 from lusbio.runs.spec import Run
 from lusbio.runs.study import Study, open_study
 from lusbio.statistics.bootstrap import holm
-from lusbio.vocabulary import (
-    BIOMARKER_NAMES,
-    BIOMARKER_TASK,
-    DISEASE,
-    SEVERITY,
-    SF_RATIO,
-    TASKS,
-    Kind,
-    group_names,
-    title_of,
-)
+from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, DISEASE, SEVERITY, SF_RATIO, TASKS, Kind, title_of
 
 # --- what is asked ---
 
@@ -74,7 +64,10 @@ QUESTIONS = {
 }
 """Yes-or-no tasks about patients, by name: four classes of S/F are too many for so few patients."""
 
-FINDINGS = {name: Question(name, group_names(name)[0], (0.0,), "video") for name in ("A-lines", "B-lines")}
+FINDINGS = {
+    "A-lines": Question("A-lines", "a_lines_none", (0.0,), "video"),
+    "B-lines": Question("B-lines", "b_lines_none", (0.0,), "video"),
+}
 """Yes-or-no tasks about videos: present is everything but "none"."""
 
 ASKED = QUESTIONS | FINDINGS
@@ -129,6 +122,8 @@ def count_answers(study: Study) -> pd.DataFrame:
 
 # --- what is decided from ---
 
+Runs = Sequence[Run]
+
 
 @dataclass(frozen=True)
 class RealPatientInputs:
@@ -147,9 +142,9 @@ class RealPatientInputs:
     """
 
     study: Study
-    networks: dict[str, Sequence[Run]]
-    own: Sequence[Run]
-    from_simulated: Sequence[Run]
+    networks: dict[str, Runs]
+    own: Runs
+    from_simulated: Runs
     frozen: inputs.ExpertInput
     adapted: inputs.ExpertInput
     mixed: inputs.ExpertInput
@@ -182,11 +177,7 @@ class RealPatientInputs:
 
 
 def gather_inputs(
-    mixed: MixedCohort,
-    simulated: Sequence[Run],
-    adapted: Sequence[Run],
-    from_simulated: Sequence[Run],
-    together: Sequence[Run],
+    mixed: MixedCohort, simulated: Runs, adapted: Runs, from_simulated: Runs, together: Runs
 ) -> RealPatientInputs:
     """What finished runs say of the real patients.
 
@@ -265,7 +256,7 @@ def _with_chosen(rows: Sequence[Row]) -> list[Row]:
     return [*rows, replace(choose_by_validation(rows), classifier=CHOSEN)]
 
 
-def _answer(networks: Sequence[Run], task: str, study: Study) -> Row:
+def _answer(networks: Runs, task: str, study: Study) -> Row:
     """A question, answered by networks for the task behind it."""
     yes = np.isin(classes_of(study.table, ASKED[task].column), ASKED[task].yes)
     answers = [_no_or_yes(run.probabilities[:, yes].sum(axis=1).clip(0, 1)) for run in networks]
@@ -350,11 +341,7 @@ def _measure(rows: Sequence[Row], unit: str, draws: int, metrics: Sequence[str] 
     if unit == "patient":
         cells[["published_mean", "published_sd"]] = np.nan  # those are about videos
     models = [row for row in rows if row.features == Kind.PIXELS and row.classifier in PIXEL_MODELS]
-    compared = [
-        row
-        for row in rows
-        if row.features != Kind.PIXELS and not (row.features in ROUTES and row.classifier in EXPERT_NAMES)
-    ]
+    compared = [row for row in rows if row.features != Kind.PIXELS and _is_shown(row.features, row.classifier)]
     both = [(name_row(row), row.held_out, model.held_out) for row in compared for model in models]
     over = subtract_cells(both, draws, metrics=metrics).drop(columns="sd")
     over["p_value"] = over.groupby(key)["p_value"].transform("max")
@@ -379,10 +366,16 @@ def _subtract_pairs(rows: Sequence[Row], unit: str, draws: int, metrics: Sequenc
     return cells.assign(p_holm=cells.groupby("metric")["p_value"].transform(holm))
 
 
+def _is_shown(features: str, classifier: str) -> bool:
+    """Whether a row is not one expert of several, or the one that validated best."""
+    return features not in ROUTES or classifier not in EXPERT_NAMES
+
+
 def pick_shown(cells: pd.DataFrame) -> pd.DataFrame:
     """The cells that people are shown: each task in its own unit, of several experts the one that validated best."""
-    single = cells["features"].isin(ROUTES) & cells["classifier"].isin(EXPERT_NAMES)
-    return cells[(cells["unit"] == cells["task"].map(unit_of)) & ~single].reset_index(drop=True)
+    names = zip(cells["features"], cells["classifier"], cells["task"], cells["unit"], strict=True)
+    keep = [_is_shown(features, classifier) and unit == unit_of(task) for features, classifier, task, unit in names]
+    return cells[keep].reset_index(drop=True)
 
 
 def _widen(cells: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
