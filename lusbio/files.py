@@ -91,14 +91,10 @@ def write_json(content: dict, path: Path) -> None:
 
 def write_figure(figure, folder: Path, name: str) -> None:
     """Write a matplotlib figure as PNG and PDF; the same figure always gives the same bytes."""
-    before = os.environ.get("SOURCE_DATE_EPOCH")
-    os.environ["SOURCE_DATE_EPOCH"] = "0"
-    try:
-        for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"Creator": None, "Producer": None})):
-            with atomic_path(folder / f"{name}{suffix}") as temporary:
-                figure.savefig(temporary, dpi=160, metadata=metadata)
-    finally:
-        os.environ.pop("SOURCE_DATE_EPOCH") if before is None else os.environ.update(SOURCE_DATE_EPOCH=before)
+    unsaid = {".png": ["Software"], ".pdf": ["Creator", "Producer", "CreationDate"]}
+    for suffix, keys in unsaid.items():
+        with atomic_path(folder / f"{name}{suffix}") as temporary:
+            figure.savefig(temporary, dpi=160, metadata=dict.fromkeys(keys))
 
 
 @dataclass(frozen=True)

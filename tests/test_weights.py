@@ -2,7 +2,6 @@ import functools
 import http.server
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,8 +21,8 @@ from lusbio.network.weights import find_initial_weights, load_initial_weights, l
 @pytest.fixture(autouse=True)
 def nothing_at_hand(tmp_path, monkeypatch):
     """No weights in the environment, torch's cache or the build folder, and no server either."""
-    for backbone in weights._BACKBONES.values():
-        monkeypatch.delenv(backbone.variable, raising=False)
+    for variable in weights.VARIABLES.values():
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "build"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -36,7 +35,7 @@ def save_as_official(state: dict, folder: Path, backbone: str, monkeypatch: pyte
     torch.save(state, folder / "any.pth")
     digits = file_sha256(folder / "any.pth")[:8]
     path = (folder / "any.pth").rename(folder / f"{backbone.split('_')[1]}-{digits}.pth")
-    monkeypatch.setitem(weights._BACKBONES, backbone, replace(weights._BACKBONES[backbone], imagenet=path.name))
+    monkeypatch.setitem(weights.IMAGENET, backbone, path.name)
     return path
 
 
@@ -69,7 +68,7 @@ def server(tmp_path, monkeypatch, imagenet_like):
 
 
 def test_the_files_name_their_own_digits():
-    names = [backbone.imagenet for backbone in weights._BACKBONES.values()]
+    names = list(weights.IMAGENET.values())
     assert list(map(weights._digits, names)) == ["f37072fd", "0676ba61"]
 
 
@@ -104,8 +103,7 @@ def test_what_is_downloaded_is_checked_and_kept(server, imagenet_like):
 
 def test_a_download_of_something_else_is_thrown_away(server, imagenet_like, monkeypatch):
     other = imagenet_like.rename(imagenet_like.with_name("resnet18-00000000.pth"))
-    known = weights._BACKBONES["tsm_resnet18"]
-    monkeypatch.setitem(weights._BACKBONES, "tsm_resnet18", replace(known, imagenet=other.name))
+    monkeypatch.setitem(weights.IMAGENET, "tsm_resnet18", other.name)
     found = find_initial_weights("imagenet")
     assert found.path is None
     assert "what arrived has sha256" in found.description

@@ -34,26 +34,15 @@ PATIENCE_S = 5.0
 """How long a server may take to answer before it counts as out of reach. (Engineering choice.)"""
 
 
-@dataclass(frozen=True)
-class _Backbone:
-    """What a network can start from.
+VARIABLES = {USUAL_BACKBONE: "LUSBIO_WEIGHTS", OTHER_BACKBONE: "LUSBIO_WEIGHTS_I3D"}
+"""Environment variables that may name the file a backbone starts from."""
 
-    Attributes:
-        variable: Environment variable that may name a file.
-        imagenet: torchvision's file (``IMAGENET1K_V1``); its name holds the first digits of its sha256.
-        kinetics: PyTorchVideo's file, better where there is one. Its sha256 is not published, so it is
-            taken where somebody put it and not downloaded.
-    """
+IMAGENET = {USUAL_BACKBONE: "resnet18-f37072fd.pth", OTHER_BACKBONE: "resnet50-0676ba61.pth"}
+"""torchvision's files (``IMAGENET1K_V1``); a name holds the first digits of the sha256."""
 
-    variable: str
-    imagenet: str
-    kinetics: str | None
-
-
-_BACKBONES = {
-    "tsm_resnet18": _Backbone("LUSBIO_WEIGHTS", "resnet18-f37072fd.pth", None),
-    "i3d_resnet50": _Backbone("LUSBIO_WEIGHTS_I3D", "resnet50-0676ba61.pth", "I3D_8x8_R50.pyth"),
-}
+KINETICS = {OTHER_BACKBONE: "I3D_8x8_R50.pyth"}
+"""PyTorchVideo's files, better where there are any. Their sha256 is not published, so they are taken where somebody put
+them and not downloaded."""
 
 
 @dataclass(frozen=True)
@@ -98,36 +87,33 @@ def find_initial_weights(choice: str, backbone: str = "tsm_resnet18") -> Initial
     """
     if choice not in CHOICES:
         raise ValueError(f"initial weights {choice!r} are not one of {', '.join(CHOICES)}")
-    if backbone not in _BACKBONES:
-        raise ValueError(f"backbone {backbone!r} is not one of {', '.join(_BACKBONES)}")
+    if backbone not in IMAGENET:
+        raise ValueError(f"backbone {backbone!r} is not one of {', '.join(IMAGENET)}")
     if choice == SCRATCH:
         return InitialWeights(SCRATCH, None, "from scratch: asked for")
-    known = _BACKBONES[backbone]
-    named = os.environ.get(known.variable)
-    if named:
-        if not Path(named).is_file():
-            raise LusbioError(f"{named}: no such file; {known.variable} names the weights to start from")
-        return _describe(Path(named), f"named by {known.variable}")
+    if names_a_file(backbone):
+        variable, named = VARIABLES[backbone], Path(os.environ[VARIABLES[backbone]])
+        if not named.is_file():
+            raise LusbioError(f"{named}: no such file; {variable} names the weights to start from")
+        return _describe(named, f"named by {variable}")
     folder = build_folder("weights")
-    for name, what in ((known.kinetics, "Kinetics"), (known.imagenet, "ImageNet")):
+    for files, what in ((KINETICS, "Kinetics"), (IMAGENET, "ImageNet")):
         for place in (Path(torch.hub.get_dir(), "checkpoints"), folder):
-            if name and (place / name).is_file():
-                return _describe(place / name, what)
-    obstacle = _download(known.imagenet, folder)
-    if obstacle:
+            if backbone in files and (place / files[backbone]).is_file():
+                return _describe(place / files[backbone], what)
+    if obstacle := _download(IMAGENET[backbone], folder):
         return InitialWeights(SCRATCH, None, f"from scratch: no ImageNet weights ({obstacle})")
-    return _describe(folder / known.imagenet, "ImageNet")
+    return _describe(folder / IMAGENET[backbone], "ImageNet")
 
 
 def names_a_file(backbone: str) -> bool:
     """Whether the environment names the file that a backbone shall start from."""
-    return bool(os.environ.get(_BACKBONES[backbone].variable))
+    return bool(os.environ.get(VARIABLES[backbone]))
 
 
 def _describe(path: Path, why: str) -> InitialWeights:
     sha256 = file_sha256(path)
-    official = path.name in {backbone.imagenet for backbone in _BACKBONES.values()}
-    if official and not sha256.startswith(_digits(path.name)):
+    if path.name in IMAGENET.values() and not sha256.startswith(_digits(path.name)):
         raise LusbioError(f"{path}: sha256 begins with {sha256[:8]}, expected {_digits(path.name)}; delete the file")
     name = path.stem if path.stem.endswith(f"-{sha256[:8]}") else f"{path.stem}-{sha256[:8]}"
     return InitialWeights(name, path, f"from {name}{path.suffix} ({why})")
