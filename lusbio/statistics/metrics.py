@@ -213,13 +213,9 @@ def detection(positive: np.ndarray, said_yes: np.ndarray, weights: np.ndarray) -
 
 
 def brier_scores(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Squared distance of the probabilities (V, K) from what came true (V,), video by video.
+    """Squared distance of probabilities (V, K) from what came true (V,): 0 for the true class alone, 2 for a wrong one.
 
-    Returns:
-        float64 (V,): 0 where the true class had all the probability, 2 where a wrong one had it.
-
-    Source:
-        Brier 1950, "Verification of forecasts expressed in terms of probability", in its multi-class form.
+    Source: Brier 1950, "Verification of forecasts expressed in terms of probability", in its multi-class form.
     """
     came_true = labels[:, None] == np.arange(probabilities.shape[1])
     return ((probabilities - came_true) ** 2).sum(axis=1)
@@ -229,12 +225,8 @@ def brier_scores(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 def calibration(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
     """How good probabilities (V, K) are as probabilities, for class indices (V,).
 
-    Returns:
-        ``brier``: the mean of ``brier_scores``, 0 to 2; ``overconfidence``: mean confidence in the decided class minus
-        the share that is right, -1 to 1.
-
-    Raises:
-        LusbioError: If labels and probabilities do not belong together.
+    ``brier``: the mean of ``brier_scores``, 0 to 2; ``overconfidence``: mean confidence in the decided class minus the
+    share that is right, -1 to 1. A ``LusbioError`` if the two do not belong together.
     """
     check_predictions(labels, probabilities)
     surplus = probabilities.max(axis=1) - (probabilities.argmax(axis=1) == labels)
@@ -243,30 +235,17 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarr
 
 
 def bin_equally(values: np.ndarray, n_bins: int = CALIBRATION_BINS) -> np.ndarray:
-    """Sort values (V,) into bins of about as many each; equal values share a bin.
-
-    Returns:
-        Bin of each value, int64 (V,), 0-based without gaps, ascending with the value; at most ``n_bins``, fewer where
-        many values are equal.
-    """
+    """Bins of about as many values (V,) each, at most ``n_bins``; equal ones share one: int64 (V,), 0-based, ascending."""
     edges = np.quantile(values, np.arange(1, n_bins) / n_bins)
     return np.unique(np.digitize(values, edges), return_inverse=True)[1]
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray, n_bins: int = CALIBRATION_BINS) -> float:
-    """How far confidence is from the share that is right, in bins of equal count, on average over videos.
+    """How far confidence (V,) is from the share that is right (V,), bool, in bins of equal count, mean over videos.
 
-    Args:
-        confidence: Probability of the decided class, shape (V,).
-        right: Whether it was the true one, shape (V,), bool.
-        n_bins: See ``bin_equally``.
+    In [0, 1], and never 0 in practice, even for a perfect forecaster: bins are small, and chance moves their shares.
 
-    Returns:
-        In [0, 1]. Never 0 in practice, even for a perfect forecaster: bins are small, and chance alone moves their
-        shares.
-
-    Source:
-        Naeini et al. 2015 ("expected calibration error"), with bins of equal count.
+    Source: Naeini et al. 2015 ("expected calibration error"), with bins of equal count.
     """
     gaps = np.bincount(bin_equally(confidence, n_bins), weights=confidence - right)
     return float(np.abs(gaps).sum() / len(right))
