@@ -235,7 +235,7 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarr
 
 
 def bin_equally(values: np.ndarray, n_bins: int = CALIBRATION_BINS) -> np.ndarray:
-    """Bins of about as many values (V,) each, at most ``n_bins``; equal ones share one. int64 (V,), from 0, ascending."""
+    """Bins of about as many values (V,) each, at most ``n_bins``; equal ones share one. int64 (V,), ascending."""
     edges = np.quantile(values, np.arange(1, n_bins) / n_bins)
     return np.unique(np.digitize(values, edges), return_inverse=True)[1]
 
