@@ -11,14 +11,13 @@ import json
 import re
 import sys
 import tomllib
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import NamedTuple
 
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from PIL import Image
 
 from lusbio.cohorts.folder import cohort_name
@@ -28,7 +27,6 @@ from lusbio.publish.markdown import find_origins, render_markdown
 from lusbio.publish.run_notebook import ended_in_two_lines
 from lusbio.vocabulary import ARTEFACTS
 
-VERDICT_CLASSES = {"beats": "good", "matches": "good", "worse": "bad"}
 SUFFIXES = (".png", ".md", ".csv")
 
 
@@ -68,39 +66,39 @@ def build_page(profile: str, cohort: str) -> str:
         LusbioError: If the figures folder has no ``run.json``: nothing has run there.
     """
     folder = figures_folder(profile, cohort)
-    if not (folder / "run.json").is_file():
-        raise LusbioError(f"{folder} has no run.json: run make paper PROFILE={profile} COHORT={cohort} first")
     run, timing = _read_json(folder / "run.json"), _read_json(folder / "timing.json")
+    if not run:
+        raise LusbioError(f"{folder} has no run.json: run make paper PROFILE={profile} COHORT={cohort} first")
     files, private = _find_files(folder), _find_files(build_folder(profile, cohort, "frames"))
-    found = {name: private.get(name, {}) | files.get(name, {}) for name in [*files, *private]}
-    sections = [
-        section
-        for section in SECTIONS
-        if not section.optional
-        or found.keys() & section.artefacts
-        or (section.anchor == "simulator" and run["simulated"])
-    ]
+    found = {name: private.get(name, {}) | files.get(name, {}) for name in files | private}
+    shown = {section.anchor for section in SECTIONS if not section.optional or found.keys() & section.artefacts}
+    shown |= {"simulator"} if run["simulated"] else set()
+    sections = [section for section in SECTIONS if section.anchor in shown]
     if others := sorted(files.keys() - {"verdict"}.union(*(section.artefacts for section in sections))):
         sections.append(Section("more", "More", others))
-    common = _shared_origin(folder, run)
-    notebooks = sorted(path.stem for path in build_folder(profile, cohort, "notebooks").glob("*.html"))
-    pages = {name: f'<a href="notebooks/{escape(name)}.html">{escape(name)}</a>' for name in notebooks}
-    kind = "simulated" if run["simulated"] else "real"
-    return Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8")).substitute(
-        profile=escape(profile),
-        cohort=escape(cohort),
-        style=Path(__file__).with_suffix(".css").read_text(encoding="utf-8"),
-        kind=kind,
-        Kind=kind.capitalize(),
-        facts=_facts(run, timing, profile, cohort),
-        notes=escape("; ".join(run["notes"])) + ". " if run["notes"] else "",
-        minutes=_minutes(timing.get("runs")),
-        verdicts=_verdicts(folder, common),
-        links=" ".join(_link(section, found) for section in sections),
-        notebooks=" ".join(pages.values()) or "none beside this page",
-        sections="\n".join(_section(section, found, pages, common, run.get("left_out", {})) for section in sections),
-        foot=escape(_foot(run)),
+    common, verdict = _shared_origin(folder, run), files.get("verdict", {})
+    verdict_origins = find_origins(verdict[".md"].read_text(encoding="utf-8")) if ".md" in verdict else []
+    return _make_template().render(
+        profile=profile,
+        cohort=cohort,
+        run=run,
+        timing=timing,
+        minutes=_sum_minutes(timing.get("runs")),
+        verdicts=pd.read_csv(verdict[".csv"]).to_dict("records") if ".csv" in verdict else None,
+        verdict_origins=[origin for origin in verdict_origins if origin != common],
+        sections=sections,
+        artefacts={name: _show_artefact(name, its_files, common) for name, its_files in found.items()},
+        left_out=run.get("left_out", {}),
+        notebooks=sorted(path.stem for path in build_folder(profile, cohort, "notebooks").glob("*.html")),
     )
+
+
+def _make_template() -> Template:
+    """The frame of the page, ``page.html``."""
+    blocks = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, **blocks)
+    environment.filters |= {"e": escape, "listed": _list_names}
+    return environment.get_template("page.html")
 
 
 def note_times(profile: str, cohort: str) -> None:
@@ -140,130 +138,49 @@ def _shared_origin(folder: Path, run: dict) -> str:
     """The origin that most tables share and that the top of the page tells: not repeated below."""
     start, end = "Simulated" if run["simulated"] else "Real", f"commit {run['commit']}"
     lines = [line for path in sorted(folder.glob("*.md")) for line in find_origins(path.read_text(encoding="utf-8"))]
-    told = Counter(line for line in lines if line.startswith(start) and line.endswith(end))
-    return told.most_common(1)[0][0] if told else ""
+    told = [line for line in lines if line.startswith(start) and line.endswith(end)]
+    return max(told, key=told.count, default="")
 
 
-def _facts(run: dict, timing: dict, profile: str, cohort: str) -> str:
-    """Where the numbers come from, as the items of a list."""
-    size, commit, weights = run["profile"]["training"], run["commit"], set(run["initial_weights"].values())
-    if len(weights) > 1:
-        weights = [f"{backbone} {name}" for backbone, name in run["initial_weights"].items()]
-    facts = {
-        "cohort": f"{cohort}: {run['videos']} videos, {run['patients']} patients",
-        "profile": f"{profile}: {size['frames']} frames of {size['image_size']} x {size['image_size']}, "
-        f"{size['epochs']} epochs",
-        "commit": commit + (", with changes not committed" if commit.endswith("+") else ""),
-        "device": f"{'; '.join(run['devices'])} ({', '.join(run['precision'])})",
-        "training": f"{timing['minutes']:.1f} minutes, {len(timing['runs'])} runs" if timing else "not known",
-        "initial weights": ", ".join(weights),
-    }
-    for key, value in timing.items():
-        if key != "minutes" and isinstance(value, int | float):
-            facts[key.replace("_", " ")] = f"{value:g}"
-    return "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items())
-
-
-def _foot(run: dict) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
-    seeds = ", ".join(map(str, run["seeds"]))
-    return f"Data {run['data']} · protocol {run['protocol']} · seed {seeds} · {versions}"
-
-
-def _minutes(runs: Sequence[dict] | None) -> str:
-    """Minutes by kind of run and task, folded away."""
+def _sum_minutes(runs: Sequence[dict] | None) -> str:
+    """Minutes by kind of run and task, as a table."""
     if not runs:
         return ""
-    by_kind = pd.DataFrame(runs).groupby(["kind", "task"], sort=False)["minutes"]
-    table = by_kind.agg(["size", "sum"]).reset_index().set_axis(["kind", "task", "runs", "minutes"], axis=1)
-    return _folded("Minutes of training", render_markdown(to_markdown(table))[1])
+    by_kind = pd.DataFrame(runs).groupby(["kind", "task"], sort=False)["minutes"].agg(runs="size", minutes="sum")
+    return render_markdown(to_markdown(by_kind.reset_index()))[1]
 
 
-def _folded(summary: str, content: str) -> str:
-    return f"<details><summary>{escape(summary)}</summary>{content}</details>"
-
-
-def _missing(text: str) -> str:
-    return f'<p class="missing">{text}</p>'
-
-
-def _verdicts(folder: Path, common: str) -> str:
-    """The headline: a card per task, and its origin if it is another one; says so where nothing is concluded yet."""
-    path, told = folder / "verdict.csv", folder / "verdict.md"
-    if not path.is_file():
-        return _missing("No verdict here yet: notebook 03_experts writes it.")
-    cards = [
-        f'<div class="verdict {VERDICT_CLASSES.get(row.verdict, "open")}">{escape(row.title)}'
-        f"<b>{escape(row.verdict)}</b><p>{escape(row.sentence)}</p></div>"
-        for row in pd.read_csv(path).itertuples()
-    ]
-    origins = find_origins(told.read_text(encoding="utf-8")) if told.is_file() else []
-    other = "".join(f'<p class="origin">{escape(line)}</p>' for line in origins if line != common)
-    return (
-        '<p class="small">Do experts on biomarkers match or beat a network trained end to end for the task?</p>\n'
-        f'{other}<div class="verdicts">{"".join(cards)}</div>'
-    )
-
-
-def _link(section: Section, found: dict) -> str:
-    """A link to a section; grey where nothing of it is here."""
-    absent = "" if found.keys() & section.artefacts else " class=absent"
-    return f'<a href="#{section.anchor}"{absent}>{escape(section.title)}</a>'
-
-
-def _section(section: Section, found: dict, pages: dict[str, str], common: str, left_out: dict[str, str]) -> str:
-    """A heading and its artefacts, or what is missing and who makes it; or why it was left out."""
-    parts = [_heading(2, section.anchor, section.title)]
-    if section.notebook in pages:
-        parts.append(f'<p class="small">made by notebook {pages[section.notebook]}</p>')
-    parts += [_artefact(name, found[name], common) for name in section.artefacts if name in found]
-    absent = [name for name in section.artefacts if name not in found]
-    if missing := [name for name in absent if name not in left_out]:
-        need = f"; it needs {section.needs}" if section.needs else ""
-        parts.append(_missing(f"Not here: {_listed(missing)}. Notebook {section.notebook} makes it{need}."))
-    parts += [_missing(escape(left_out[name]).replace("`", "")) for name in absent if name in left_out]
-    return "\n".join(["<section>", *parts, "</section>"])
-
-
-def _listed(names: Iterable[str]) -> str:
+def _list_names(names: Iterable[str]) -> str:
     """``["table3", "learning_curves"]`` as a reader says it."""
     words = ", ".join(name[0].upper() + name[1:] for name in names).replace("_", " ")
     return re.sub(r"\bTable(?=\d)", "Table ", re.sub(r"\bFig(?=\d)", "Fig. ", words))
 
 
-def _heading(level: int, anchor: str, title: str) -> str:
-    return f'<h{level} id="{escape(anchor)}"><a href="#{escape(anchor)}">{escape(title)}</a></h{level}>'
+def _show_artefact(name: str, files: dict[str, Path], common: str) -> dict:
+    """Figure and table of one name; figures stand above tables, but below the paper's own tables.
 
-
-def _artefact(name: str, files: dict[str, Path], common: str) -> str:
-    """Figure and table of one name; figures stand above tables, but below the paper's own tables."""
-    title, parts, first = name.replace("_", " "), [], name.startswith("table")
+    Returns:
+        ``title``, empty where the section's heading says it; ``table`` (HTML) with its ``rows`` where it is a CSV file
+        alone; ``picture``, ``picture_last``.
+    """
+    title, table, rows, of_paper = name.replace("_", " "), "", None, name.startswith("table")
     if ".md" in files:
-        longest = 15 if ".png" in files and not first else 50
+        longest = 15 if ".png" in files and not of_paper else 50
         title, table = render_markdown(files[".md"].read_text(encoding="utf-8"), common, longest)
-        parts.append(table)
     elif ".csv" in files:
         values = pd.read_csv(files[".csv"])
-        table = render_markdown(to_markdown(values), common)[1]
-        parts.append(_folded(f"{name}.csv, {len(values)} rows", table))
-    if ".png" in files:
-        caption = ARTEFACTS[name].caption if name in ARTEFACTS else ""
-        parts.insert(len(parts) if first else 0, _figure(files[".png"], caption))
-    if not re.fullmatch(r"(fig|table)\d", name):  # those have the heading of their section
-        parts.insert(0, _heading(3, name, title[0].upper() + title[1:]))
-    return "\n".join(filter(None, parts))
+        table, rows = render_markdown(to_markdown(values), common)[1], len(values)
+    heading = "" if re.fullmatch(r"(fig|table)\d", name) else title[:1].upper() + title[1:]
+    picture = _show_picture(name, files[".png"]) if ".png" in files else None
+    return {"title": heading, "table": table, "rows": rows, "picture": picture, "picture_last": of_paper}
 
 
-def _figure(path: Path, caption: str) -> str:
-    """A picture within the page, at the size it was drawn for (160 dots per inch)."""
+def _show_picture(name: str, path: Path) -> dict:
+    """A picture's bytes and its caption, at the size it was drawn for (160 dots per inch)."""
     with Image.open(path) as image:
         width, height = (round(n * 96 / 160) for n in image.size)
-    wide = " wide" if width > 640 else ""
-    data = base64.b64encode(path.read_bytes()).decode()
-    alt = escape(caption or path.stem.replace("_", " "))
-    image = f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{alt}">'
-    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f'<figure><div class="box{wide}">{image}</div>{below}</figure>'
+    data, caption = base64.b64encode(path.read_bytes()).decode(), ARTEFACTS[name].caption if name in ARTEFACTS else ""
+    return {"data": data, "width": width, "height": height, "caption": caption}
 
 
 def main(arguments: list[str] | None = None) -> int:
