@@ -44,8 +44,8 @@ def test_cells_are_what_scikit_learn_computes_run_by_run():
 def test_cells_are_the_estimates_in_percent_whatever_is_measured():
     row = made_up_row("end_to_end", "E2E", 0)
     graded = [h._replace(probabilities=h.probabilities.argmax(1)) for h in row.held_out]
-    found = estimate(graded, 50, rater_agreement, seed=3)
-    cells = measure_cells([({"rater": "network"}, graded)], 50, rater_agreement, ["kappa", "agreement"], seed=3)
+    found = estimate(graded, 50, rater_agreement)
+    cells = measure_cells([({"rater": "network"}, graded)], 50, rater_agreement, ["kappa", "agreement"])
     assert cells["metric"].tolist() == ["kappa", "agreement"] and set(cells["rater"]) == {"network"}
     for cell in cells.itertuples():
         assert (cell.mean, cell.sd, cell.ci_low, cell.ci_high) == pytest.approx([100 * v for v in found[cell.metric]])

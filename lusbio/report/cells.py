@@ -4,40 +4,24 @@ A *cell* is a line of a data frame: names that say what it is about, ``metric``,
 cells out for people, ``format_value`` is how a number with its interval is written everywhere.
 """
 
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from lusbio.experts.rows import Row
-from lusbio.statistics.bootstrap import Estimate, HeldOut, estimate, paired_difference
+from lusbio.files import PACKAGE
+from lusbio.statistics.bootstrap import Difference, Estimate, HeldOut, estimate, paired_difference
 from lusbio.statistics.metrics import Measure, task_metrics
 from lusbio.vocabulary import kind_words, title_of
 
 NAMES = ["features", "classifier", "task"]
 """What a row is called in tables."""
 
-METRIC_TITLES = {
-    "auc": "AUC",
-    "accuracy": "Accuracy",
-    "precision": "Precision",
-    "f1": "F1",
-    "element_accuracy": "Accuracy per biomarker",
-    "weighted_recall": "Recall (weighted)",
-    "weighted_precision": "Precision (weighted)",
-    "weighted_f1": "F1 (weighted)",
-    "exact_match": "All biomarkers right",
-    "mean_auc": "AUC (mean over biomarkers)",
-    "balanced_accuracy": "Balanced accuracy",
-    "zero_auc": "AUC, 0 against 1-3",
-    "zero_auc_within_sources": "AUC, 0 against 1-3, within sources",
-    "agreement": "same grade (%)",
-    "within_one": "within one grade (%)",
-    "kappa": "kappa x 100",
-    "quadratic_kappa": "quadratic kappa x 100",
-}
+METRIC_TITLES = tomllib.loads((PACKAGE / "words" / "metrics.toml").read_text(encoding="utf-8"))
+"""What metrics are called in tables and figures."""
 
 Named = tuple[dict, Sequence[HeldOut]]
 """Names of a way to decide, and what it decided, run by run."""
@@ -52,11 +36,7 @@ def name_row(row: Row) -> dict[str, str]:
 
 
 def measure_cells(
-    named: Iterable[Named],
-    draws: int,
-    measure: Measure = task_metrics,
-    metrics: Sequence[str] | None = None,
-    seed: int = 0,
+    named: Iterable[Named], draws: int, measure: Measure = task_metrics, metrics: Sequence[str] | None = None
 ) -> pd.DataFrame:
     """Means over runs, and intervals over patients.
 
@@ -65,20 +45,13 @@ def measure_cells(
         draws: Draws of patients behind an interval.
         measure: Of ``statistics``.
         metrics: Which of its metrics; None for all.
-        seed: Of the draws.
 
     Returns:
         One line per way and metric: its names, ``metric, mean, sd, ci_low, ci_high``, in percent. SD is the
         population's, over runs; the interval is the 95 % percentile interval of the mean over runs when patients are
         drawn anew.
     """
-    found = [(names, estimate(held_out, draws, measure, seed)) for names, held_out in named]
-    lines = [
-        names | {"metric": metric, **_percent(values[metric])}
-        for names, values in found
-        for metric in (metrics or values)
-    ]
-    return pd.DataFrame(lines)
+    return _list_cells([(names, estimate(held_out, draws, measure)) for names, held_out in named], metrics)
 
 
 def subtract_cells(
@@ -86,20 +59,22 @@ def subtract_cells(
     draws: int,
     measure: Measure = task_metrics,
     metrics: Sequence[str] | None = None,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Paired differences, first minus second on the same patients, as ``measure_cells`` with a ``p_value``."""
-    found = [(names, paired_difference(*pair, draws, measure, seed)) for names, *pair in named]
-    lines = [
-        names | {"metric": metric, **_percent(values[metric]), "p_value": values[metric].p_value}
-        for names, values in found
-        for metric in (metrics or values)
-    ]
+    return _list_cells([(names, paired_difference(*pair, draws, measure)) for names, *pair in named], metrics)
+
+
+def _list_cells(
+    found: Iterable[tuple[dict, dict[str, Estimate | Difference]]], metrics: Sequence[str] | None
+) -> pd.DataFrame:
+    """A line per way and metric, in percent but for p-values."""
+    lines = []
+    for names, values in found:
+        for metric in metrics or values:
+            mean, sd, low, high, *p_value = values[metric]
+            percent = {"mean": 100 * mean, "sd": 100 * sd, "ci_low": 100 * low, "ci_high": 100 * high}
+            lines.append(names | {"metric": metric} | percent | ({"p_value": p_value[0]} if p_value else {}))
     return pd.DataFrame(lines)
-
-
-def _percent(found: tuple) -> dict[str, float]:
-    return dict(zip(("mean", "sd", "ci_low", "ci_high"), (100 * number for number in found[:4]), strict=True))
 
 
 def lay_out(found: Mapping[str, Estimate]) -> dict[str, float]:
@@ -119,7 +94,7 @@ def read_published(table: str) -> pd.DataFrame:
 
     Source: Gare et al. 2022; the paper's private cohort.
     """
-    published = pd.read_csv(Path(__file__).parent / "published" / "published.csv")
+    published = pd.read_csv(PACKAGE / "report" / "published" / "published.csv")
     published = published[published["table"] == table].drop(columns="table")
     return published.rename(columns={"mean": "published_mean", "sd": "published_sd"}).reset_index(drop=True)
 
@@ -127,7 +102,7 @@ def read_published(table: str) -> pd.DataFrame:
 @cache
 def read_published_minutes() -> pd.Series:
     """The published minutes per run on an RTX A6000, by features and classifier."""
-    published = pd.read_csv(Path(__file__).parent / "published" / "train_minutes.csv")
+    published = pd.read_csv(PACKAGE / "report" / "published" / "train_minutes.csv")
     return published.set_index(["features", "classifier"])["minutes_per_run"]
 
 

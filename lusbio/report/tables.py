@@ -1,6 +1,8 @@
 """The paper's tables of decisions: rows in, ``Table`` out. Numbers x 100, as published."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from lusbio.report.cells import (
     NAMES,
     add_published,
     format_cell,
+    format_value,
     in_words,
     measure_cells,
     name_row,
@@ -43,11 +46,9 @@ def make_task_cells(
 
 def make_table1(rows: Sequence[Row], draws: int, note: str = "") -> Table:
     """Table 1: AUC and accuracy of every classifier on every task, and minutes of training what decides."""
-    cells = make_task_cells(rows, draws)
-    minutes = {tuple(name_row(row).values()): row.minutes for row in rows}
-    cells["minutes"] = [minutes[key] for key in zip(cells["features"], cells["classifier"], cells["task"], strict=True)]
-    shown = widen(cells)
-    shown[TRAINING_TIME] = _format_minutes(cells)
+    minutes = np.repeat([row.minutes for row in rows], len(TABLE1_METRICS))
+    cells = make_task_cells(rows, draws).assign(minutes=minutes)
+    shown = widen(cells).assign(**{TRAINING_TIME: _format_minutes(cells)})
     return Table(cells, shown, "\n\n".join(filter(None, [note, describe_absent(rows)])), runs=runs_of(rows))
 
 
@@ -72,22 +73,17 @@ def make_table7(rows: Sequence[Row], draws: int) -> Table:
 def make_table6(rows: Mapping[str, Sequence[Row]], draws: int, note: str = "") -> Table:
     """Table 6: the rows of Table 1 by backbone, on the same folds. The paper's numbers are not available."""
     parts = [make_task_cells(of_one, draws, published="table6").assign(backbone=name) for name, of_one in rows.items()]
-    shown = [widen(part) for part in parts]
-    for name, part in zip(rows, shown, strict=True):
-        part.insert(0, "backbone", name)
-    runs = runs_of([row for of_one in rows.values() for row in of_one])
-    return Table(pd.concat(parts, ignore_index=True), pd.concat(shown, ignore_index=True), note, runs=runs)
+    cells = pd.concat(parts, ignore_index=True)
+    return Table(cells, widen(cells, ["backbone", "features", "classifier"]), note, runs=runs_of(chain(*rows.values())))
 
 
 def describe_backbone_effort(runs: Sequence[Run], study: Study) -> str:
     """How much of the paper's comparison the runs of another backbone are, in a sentence or two."""
     folds, all_folds = {run.spec.fold for run in runs}, run_folds(study.protocol)
     tasks = {run.spec.task for run in runs} - {BIOMARKER_TASK}
-    own, usual = runs[0].spec.training.epochs, study.profile.training.epochs
-    text = (
-        f"{runs[0].spec.backbone}: {len(folds)} of {len(all_folds)} folds, {len(tasks)} task"
-        f"{'s' * (len(tasks) != 1)}, {own} of {usual} epochs."
-    )
+    own, usual, plural = runs[0].spec.training.epochs, study.profile.training.epochs, "s" * (len(tasks) != 1)
+    text = f"{runs[0].spec.backbone}: {len(folds)} of {len(all_folds)} folds, {len(tasks)} task{plural}, "
+    text += f"{own} of {usual} epochs."
     if own < usual or len(folds) < len(all_folds):
         text += " A short training shows that the path works; it does not tell which backbone is better."
     return text
@@ -102,6 +98,11 @@ def make_cost(rows: Sequence[Row], biomarker_runs: Sequence[Run]) -> Table:
     rows = [row for row in rows if row.features not in BASELINES]
     networks = {(row.features, row.task): row.minutes for row in rows if row.classifier == NETWORK}
     biomarkers = float(np.mean([run.minutes for run in biomarker_runs]))
+    titles = {
+        "minutes": "Minutes per run",
+        "network_minutes": "Networks below it",
+        "published_minutes": "Published (RTX A6000)",
+    }
     published, lines = read_published_minutes(), []
     for row in rows:
         below = 0.0 if row.classifier == NETWORK else networks.get((row.features, row.task), 0.0)
@@ -109,28 +110,21 @@ def make_cost(rows: Sequence[Row], biomarker_runs: Sequence[Run]) -> Table:
             below += biomarkers
         elif row.features == Kind.SEVERITY_FEATURES:
             below = networks[Kind.END_TO_END, SEVERITY]
-        known = published.get((row.features, row.classifier), np.nan)
-        minutes = {"minutes": row.minutes, "network_minutes": below, "published_minutes": known}
-        lines.append(name_row(row) | minutes)
+        minutes = row.minutes, below, published.get((row.features, row.classifier), np.nan)
+        lines.append(name_row(row) | dict(zip(titles, minutes, strict=True)))
     cells = pd.DataFrame(lines)
-    titles = {
-        "minutes": "Minutes per run",
-        "network_minutes": "Networks below it",
-        "published_minutes": "Published (RTX A6000)",
-    }
     means = in_words(cells).groupby(["features", "classifier"], sort=False)[list(titles)].mean()
-    texts = means.map(lambda value: "—" if np.isnan(value) else f"{value:.2f}")
+    texts = means.map(format_value, decimals=2)
     return Table(cells, texts.rename(columns=titles).reset_index(), runs=runs_of(rows))
 
 
-def add_up_routes(cost: pd.DataFrame, table1: pd.DataFrame, task: str, metric: str = "auc") -> pd.DataFrame:
-    """What each route costs for all tasks together, and what it brings for one of them.
+def add_up_routes(cost: pd.DataFrame, table1: pd.DataFrame, task: str) -> pd.DataFrame:
+    """What each route costs for all tasks together, and the AUC that it brings for one of them.
 
     Args:
         cost: Cells of ``make_cost``.
         table1: Cells of ``make_table1``.
         task: Whose numbers to show.
-        metric: Which of them.
 
     Returns:
         Columns ``features, classifier, minutes, mean, ci_low, ci_high``; a network that serves several tasks is counted
@@ -144,7 +138,7 @@ def add_up_routes(cost: pd.DataFrame, table1: pd.DataFrame, task: str, metric: s
         networks = of_route["network_minutes"].max() if shared else of_route["network_minutes"].sum()
         rows.append((features, classifier, networks + of_route["minutes"].sum()))
     minutes = pd.DataFrame(rows, columns=["features", "classifier", "minutes"])
-    shown = table1[(table1["task"] == task) & (table1["metric"] == metric)]
+    shown = table1[(table1["task"] == task) & (table1["metric"] == "auc")]
     columns = ["features", "classifier", "mean", "ci_low", "ci_high"]
     return minutes.merge(shown[columns], on=["features", "classifier"])
 
@@ -154,28 +148,27 @@ def read_logs(runs: Sequence[Run]) -> pd.DataFrame:
 
     Columns ``task, fold, epoch, train_loss, val_loss, val_accuracy, learning_rate``.
     """
-    names = [f"{run.spec.task}{', pretrained' if run.spec.starts_from else ''}" for run in runs]
-    logs = [
-        pd.read_csv(run.folder / "log.csv").assign(task=name, fold=run.spec.fold)
-        for name, run in zip(names, runs, strict=True)
-    ]
+    logs = []
+    for run in runs:
+        task = run.spec.task + (", pretrained" if run.spec.starts_from else "")
+        logs.append(pd.read_csv(run.folder / "log.csv").assign(task=task, fold=run.spec.fold))
     columns = ["task", "fold", "epoch", "train_loss", "val_loss", "val_accuracy", "learning_rate"]
     return pd.concat(logs, ignore_index=True)[columns]
 
 
 def describe_absent(rows: Sequence[Row]) -> str:
     """Which classes no test video of a fold has, line by line: ``"S/F ratio: <180 absent in 2 of 5 test folds"``."""
-    absent: dict[tuple[str, str], int] = {}
-    for row in {row.task: row for row in rows}.values():
-        for held_out in row.held_out:
-            for k in sorted(set(range(len(row.classes))) - set(held_out.labels)):
-                key = (row.task, row.classes[k])
-                absent[key] = absent.get(key, 0) + 1
+    absent = Counter(
+        (row.task, row.classes[k])
+        for row in {row.task: row for row in rows}.values()
+        for held_out in row.held_out
+        for k in sorted(set(range(len(row.classes))) - set(held_out.labels))
+    )
     n_folds = max((len(row.held_out) for row in rows), default=0)
     lines = [f"{title_of(t)}: {name} absent in {n} of {n_folds} test folds" for (t, name), n in absent.items()]
     return "\n".join(lines) or "every class is present in every test fold"
 
 
-def runs_of(rows: Sequence[Row]) -> tuple[Run, ...]:
+def runs_of(rows: Iterable[Row]) -> tuple[Run, ...]:
     """The finished runs behind rows, each once."""
     return tuple({run.folder: run for row in rows for run in row.runs}.values())
