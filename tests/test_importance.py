@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from lusbio.experts.classifiers import Expert
 from lusbio.experts.rows import choose_by_validation, decide_with_experts
-from lusbio.paper.importance import describe_importance, make_importance, permute_columns
+from lusbio.paper.closer_look import describe_importance, make_importance, permute_columns
 from lusbio.runs.study import Study
 from lusbio.statistics.metrics import task_metrics
 from lusbio.vocabulary import BIOMARKER_GROUPS, BIOMARKER_NAMES, DISEASE, SEVERITY
@@ -52,7 +52,7 @@ def test_columns_of_a_set_are_permuted_together():
 def test_the_biomarkers_that_hold_the_rule_carry_the_decision(study, tmp_path):
     run = made_up_run(study, tmp_path / "run")  # 0 and 1, both of A-lines, tell all severities apart
     (tree,) = decide_with_experts([run], SEVERITY, study, experts=["DT"])
-    table = make_importance([tree], study, repeats=5).cells
+    table = make_importance([tree], study).cells
     assert len(table) == len(BIOMARKER_GROUPS) + len(BIOMARKER_NAMES)
     groups = table[table["level"] == "group"].set_index("biomarker")["mean"]
     assert groups.idxmax() == "A-lines" and groups["A-lines"] > 20
@@ -69,16 +69,16 @@ def test_the_experts_that_are_asked_are_those_that_decided(study, tmp_path):
     rows = decide_with_experts([run], DISEASE, study, experts=["RF", "DT"])
     chosen = choose_by_validation(rows)
     auc = task_metrics(chosen.held_out[0].labels, chosen.held_out[0].probabilities)["auc"]
-    table = make_importance([chosen], study, repeats=1).cells
+    table = make_importance([chosen], study).cells
     assert table["auc"].unique() == pytest.approx(100 * auc)
     with pytest.raises(ValueError, match="zip"):
-        make_importance([replace(chosen, classifier="DT / DT")], study, repeats=1)
+        make_importance([replace(chosen, classifier="DT / DT")], study)
 
 
 def test_nothing_stands_out_where_nothing_was_learnt(study, tmp_path):
     run = made_up_run(study, tmp_path / "run", masked=BIOMARKER_NAMES)
     (tree,) = decide_with_experts([run], SEVERITY, study, experts=["DT"])
-    table = make_importance([tree], study, repeats=2).cells
+    table = make_importance([tree], study).cells
     assert (table["mean"] == 0).all()
     (sentence,) = describe_importance(table)
     assert "no single group that stands out" in sentence

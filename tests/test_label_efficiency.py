@@ -5,8 +5,8 @@ import pytest
 from helpers import made_up_run, small_study
 
 from lusbio.errors import NothingToDo
-from lusbio.paper import label_efficiency
-from lusbio.paper.label_efficiency import compare_label_needs, decide_with_fewer_labels, make_label_efficiency
+from lusbio.paper import closer_look
+from lusbio.paper.closer_look import compare_label_needs, decide_with_fewer_labels, make_label_efficiency
 from lusbio.runs.study import Study
 from lusbio.vocabulary import BIOMARKER_TASK, SEVERITY, Kind
 
@@ -24,8 +24,8 @@ def rows(study, tmp_path, monkeypatch):
     runs[0.5].predictions[[f"p_{k}" for k in range(4)]] = 0.25
     found = {specs[share][0]: runs[share] for share in specs}
     biomarkers = [made_up_run(study, tmp_path / f"biomarkers{fold}", fold=fold) for fold in (0, 1)]
-    monkeypatch.setattr(label_efficiency, "find_runs", lambda wanted: [found[spec] for spec in wanted])
-    monkeypatch.setattr(label_efficiency, "list_with_fewer_labels", lambda study, task: specs)
+    monkeypatch.setattr(closer_look, "find_runs", lambda wanted: [found[spec] for spec in wanted])
+    monkeypatch.setattr(closer_look, "list_with_fewer_labels", lambda study, task: specs)
     monkeypatch.setattr(Study, "runs", lambda study, task: {BIOMARKER_TASK: biomarkers}[task])
     return decide_with_fewer_labels(study)
 
