@@ -13,7 +13,7 @@ from lusbio.experts.classifiers import Expert
 from lusbio.experts.inputs import expert_input
 from lusbio.experts.rows import Row, choose_by_validation, decide_end_to_end, decide_with_experts, fit_experts
 from lusbio.files import Table
-from lusbio.report.cells import format_value, in_words, lay_out, measure_cells, name_row, show_intervals
+from lusbio.report.cells import format_value, in_words, lay_out, measure_cells, name_row, say_side, show_intervals
 from lusbio.report.decisions import list_decisions, make_confusion, take_classes
 from lusbio.report.tables import TABLE1_METRICS, runs_of
 from lusbio.runs.plan import FEWER_LABELS, choose_efficiency_task, list_with_fewer_labels
@@ -99,8 +99,8 @@ def describe_calibration(cells: pd.DataFrame) -> list[str]:
     sentences = []
     for row in cells.itertuples():
         low, high = row.overconfidence_low, row.overconfidence_high
-        sure = "too sure" if low > 0 else "not sure enough" if high < 0 else "about as sure as right"
-        better = "better" if row.gain_low > 0 else "worse" if row.gain_high < 0 else "not clearly better"
+        sure = say_side(low, high, "too sure", "not sure enough", "about as sure as right")
+        better = say_side(row.gain_low, row.gain_high, "better", "worse", "not clearly better")
         sentences.append(
             f"{title_of(row.task)}, {kind_words(row.features)}: {sure} "
             f"({format_value(row.overconfidence, low, high, sign='+')}); as a forecast {better} than knowing only how "
@@ -308,7 +308,7 @@ def compare_label_needs(rows: Mapping[float, list[Row]], draws: int) -> pd.DataF
         network, experts = (whole - fewer for whole, fewer in zip(aucs[1.0], aucs[share], strict=True))
         difference, *drawn = network - experts
         low, high = percentile_interval(np.array(drawn))
-        verdict = "less" if low > 0 else "more" if high < 0 else "neither clearly less nor clearly more"
+        verdict = say_side(low, high, "less", "more", "neither clearly less nor clearly more")
         finding = (
             f"With {100 * share:g} % of the labels, experts on biomarkers lose {experts[0]:.1f} points of AUC and "
             f"end-to-end networks {network[0]:.1f}: {verdict} "

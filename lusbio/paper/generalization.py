@@ -15,7 +15,7 @@ from lusbio.cohorts.targets import classes_of, encode_task
 from lusbio.experts.other_cohort import OtherCohortResult, judge_other_cohort
 from lusbio.experts.rows import CHOSEN, NETWORK, Row
 from lusbio.files import Table
-from lusbio.report.cells import METRIC_TITLES, format_value, measure_cells, name_row, subtract_cells, widen
+from lusbio.report.cells import METRIC_TITLES, measure_cells, name_row, say_cell, say_side, subtract_cells, widen
 from lusbio.runs.origin import describe_origin
 from lusbio.runs.predict import CLIPS
 from lusbio.runs.spec import PreparedCohort
@@ -155,7 +155,7 @@ def describe_generalization(cells: pd.DataFrame) -> list[str]:
     found = {(row.videos, row.features, row.classifier, row.metric): row for row in cells.itertuples()}
     pairs = [name for name in PAIRS if ("all", Kind.DIFFERENCE, name, "auc") in found]
     ways = dict.fromkeys(way for name in pairs for way in PAIRS[name])
-    within = [f"{way} {_value(found['all', *WAYS[way], 'zero_auc_within_sources'])}" for way in ways]
+    within = [f"{way} {say_cell(found['all', *WAYS[way], 'zero_auc_within_sources'])}" for way in ways]
     source = found["all", Kind.SOURCE_ONLY, "—", "zero_auc"]
     return [
         *(_tell_pair(found, videos, name) for name in pairs for videos in dict.fromkeys(cells["videos"])),
@@ -171,18 +171,14 @@ def _tell_pair(found: Mapping[tuple, tuple], videos: str, name: str) -> str:
     rows = {way: found[videos, *WAYS[way], metric] for way in PAIRS[name]}
     kind = "" if videos == "all" else f"{videos} "
     told = f"{pair.n_videos} {kind}videos of {pair.n_groups} groups, {METRIC_TITLES[metric]}: "
-    told += ", ".join(f"{way} {_value(row)}" for way, row in rows.items())
+    told += ", ".join(f"{way} {say_cell(row)}" for way, row in rows.items())
     if metric != "auc":
         return f"{told}: too few to compare."
-    told += f"; difference {_value(pair, '+')}: "
+    told += f"; difference {say_cell(pair, '+')}: "
     above = [way for way, row in rows.items() if row.ci_low > 50]
     if not above:
         return f"{told}{NO_FINDING}."
-    subject, verdict = PAIRS[name][0].removeprefix("experts on "), "no difference that these videos could show"
-    if pair.ci_low > 0 or pair.ci_high < 0:
-        verdict = f"{subject} generalize {'better' if pair.ci_low > 0 else 'worse'}, and the interval excludes 0"
+    subject = PAIRS[name][0].removeprefix("experts on ")
+    better, worse = (f"{subject} generalize {how}, and the interval excludes 0" for how in ("better", "worse"))
+    verdict = say_side(pair.ci_low, pair.ci_high, better, worse, "no difference that these videos could show")
     return f"{told}{verdict}; above chance: {' and '.join(above)}."
-
-
-def _value(row: tuple, sign: str = "") -> str:
-    return "not defined" if np.isnan(row.mean) else format_value(row.mean, row.ci_low, row.ci_high, sign=sign)

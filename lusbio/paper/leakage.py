@@ -21,7 +21,7 @@ from lusbio.cohorts.targets import classes_of
 from lusbio.errors import LusbioError, NothingToDo
 from lusbio.experts.baselines import make_throwaway_model, pool_pixels
 from lusbio.profiles import find_profile
-from lusbio.report.cells import METRIC_TITLES, format_value, measure_cells, subtract_cells, widen
+from lusbio.report.cells import METRIC_TITLES, measure_cells, say_cell, say_side, subtract_cells, widen
 from lusbio.runs.origin import describe_making
 from lusbio.runs.spec import Run, check_same_videos, prepare_cohort
 from lusbio.runs.study import Study, as_study
@@ -136,14 +136,10 @@ def _take(task: str, answers: pd.Series, classes: Sequence[str], study: Study) -
     table = study.table.iloc[rows]
     paths = [study.cohort.folder / path for path in table["path"]]
     pixels, small = pool_pixels(paths, study.jobs)
-    facts = ["width", "height", "fps", "frames"]
-    files = pd.DataFrame([[getattr(v.info, fact) for fact in facts] for v in small], columns=facts, dtype=np.float64)
+    files = pd.DataFrame([vars(video.info) for video in small])[["width", "height", "fps", "frames"]].astype(np.float64)
     units = table[["video_id", "patient_id", "group_id"]].set_axis(["video", "patient", "group"], axis=1)
     return LadderVideos(
-        task=task,
-        rows=rows,
-        labels=known.codes.astype(np.int64),
-        classes=tuple(known.categories),
+        *(task, rows, known.codes.astype(np.int64), tuple(known.categories)),
         pixels=pixels.reshape(*pixels.shape[:2], -1),
         files=files.assign(container=[path.suffix.lower() for path in paths]),
         units=units.assign(source=pocovid.find_sources(units["group"].to_numpy())).reset_index(drop=True),
@@ -202,11 +198,11 @@ def cross_validate(videos: LadderVideos, features: str, rung: str, repeats: int 
 
 def check_learnable(labels: np.ndarray, units: np.ndarray, folds: BaseCrossValidator, rung: str) -> None:
     """Raise a ``LusbioError`` if there are fewer units than folds, or a training part has one class."""
-    count, least = len(np.unique(units)), 2 if rung == "source" else N_FOLDS
+    count, least, split = len(np.unique(units)), 2 if rung == "source" else N_FOLDS, f"split by {RUNGS.get(rung, rung)}"
     if count < least:
-        raise LusbioError(f"split by {RUNGS.get(rung, rung)}: there are {count}, at least {least} are needed")
+        raise LusbioError(f"{split}: there are {count}, at least {least} are needed")
     if any(len(np.unique(labels[train])) < 2 for train, _ in folds.split(labels, groups=units)):
-        raise LusbioError(f"split by {RUNGS.get(rung, rung)}: without one part a single class is left to learn")
+        raise LusbioError(f"{split}: without one part a single class is left to learn")
 
 
 def evaluate_splits(
@@ -393,9 +389,11 @@ def describe_ladder(ladder: pd.DataFrame, falls: pd.DataFrame) -> list[str]:
     ]
     for step in falls[falls["metric"] == "balanced_accuracy"].itertuples():
         if step.features in (Kind.PIXELS, Kind.END_TO_END):
+            rise, fall = (f"a {what}, and the interval excludes 0" for what in ("rise", "fall"))
+            verdict = say_side(step.ci_low, step.ci_high, rise, fall, "no difference that these videos could show")
             sentences.append(
                 f"{kind_words(step.features).capitalize()}, from {RUNGS[step.rung]} to {RUNGS[step.next_rung]}: "
-                f"balanced accuracy {_say(step, sign='+')} points, {_judge_step(step)}."
+                f"balanced accuracy {_say(step, '+')} points, {verdict}."
             )
     without = [kind for kind in (Kind.SOURCE_NAME, Kind.FILES) if (kind, "video") in accuracy]
     blind = [f"{kind.words} {_say(accuracy[kind, 'video'])}" for kind in without]
@@ -424,20 +422,13 @@ def describe_severity(ladder: pd.DataFrame, videos: LadderVideos) -> list[str]:
     for (features, rung, metric), row in cells.items():
         if features == Kind.PIXELS and metric == "zero_auc":
             within = cells[features, rung, "zero_auc_within_sources"]
-            found = "not defined" if np.isnan(within.mean) else _say(within)
             sentences.append(
                 f"{kind_words(features).capitalize()}, split by {RUNGS[rung]}: {_say(row)} over all pairs, "
-                f"{found} within sources."
+                f"{_say(within)} within sources."
             )
     return sentences
 
 
 def _say(cell: tuple, sign: str = "") -> str:
     """A mean with its interval, without decimals, e.g. ``"77 [63, 87]"``."""
-    return format_value(cell.mean, cell.ci_low, cell.ci_high, sign=sign, decimals=0)
-
-
-def _judge_step(step: tuple) -> str:
-    if step.ci_low > 0 or step.ci_high < 0:
-        return f"a {'rise' if step.ci_low > 0 else 'fall'}, and the interval excludes 0"
-    return "no difference that these videos could show"
+    return say_cell(cell, sign, decimals=0)

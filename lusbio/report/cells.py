@@ -138,6 +138,17 @@ def format_cell(cell: pd.Series, decimals: int = 1) -> str:
     return text if published == "—" else f"{text} ({published})"
 
 
+def say_cell(cell: tuple, sign: str = "", decimals: int = 1) -> str:
+    """A mean and its interval within a sentence, of a cell as ``itertuples`` gives it; or that it is not defined."""
+    found = format_value(cell.mean, cell.ci_low, cell.ci_high, sign=sign, decimals=decimals)
+    return "not defined" if np.isnan(cell.mean) else found
+
+
+def say_side(low: float, high: float, above: str, below: str, neither: str) -> str:
+    """What to say of an interval: that it lies above 0, below 0, or neither."""
+    return above if low > 0 else below if high < 0 else neither
+
+
 def widen(
     cells: pd.DataFrame,
     by: Sequence[str] = ("features", "classifier"),
