@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import sys, warnings
 ABSENT = "av imageio pooch skops pydicom papermill nbconvert IPython jupyter_client".split()
@@ -31,6 +33,7 @@ print(len(run.predictions), cohort.table["path"][0])
 """
 
 
+@pytest.mark.slow
 def test_the_synthetic_cohort_trains_without_decoders_notebooks_and_validators(tmp_path):
     script = SCRIPT.format(tests=os.path.dirname(__file__), folder=str(tmp_path / "cohort"))
     environment = {**os.environ, "LUSBIO_BUILD": str(tmp_path / "build")}

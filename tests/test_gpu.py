@@ -117,7 +117,14 @@ def test_usual_batches_are_compiled_once_and_odd_ones_never(compiler):
     assert sizes == [4, EVALUATION_BATCH]
 
 
-@pytest.mark.parametrize(("kind", "bf16"), [(TSMResNet18, False), (TSMResNet18, True), (I3DResNet50, False)])
+@pytest.mark.parametrize(
+    ("kind", "bf16"),
+    [
+        (TSMResNet18, False),
+        pytest.param(TSMResNet18, True, marks=pytest.mark.slow),
+        pytest.param(I3DResNet50, False, marks=pytest.mark.slow),
+    ],
+)
 def test_a_network_is_one_graph_and_computes_what_it_did(kind, bf16):
     plain = kind(3, 2).to(memory_format=kind.memory_format)
     network = copy.deepcopy(plain)

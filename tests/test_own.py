@@ -106,6 +106,7 @@ def test_a_part_without_a_source_is_refused(study):
             train(study, loss=part)
 
 
+@pytest.mark.slow
 def test_own_parts_travel_to_other_processes(study):
     runs = train(replace(study, jobs=2), network=MeanBrightness, loss=make_loss(0.15))
     assert len({run.folder for run in runs}) == 2 and all(run.features.shape == (40, 1) for run in runs)

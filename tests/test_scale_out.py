@@ -92,6 +92,7 @@ def read_results(runs: Sequence[Run]) -> list[dict[str, bytes]]:
     return [{name: (run.folder / name).read_bytes() for name in RESULTS} for run in runs]
 
 
+@pytest.mark.slow
 def test_a_worker_killed_half_way_leaves_the_same_bytes(study, tmp_path, monkeypatch):
     pretrained = list_pretrained(study, [SEVERITY])
     specs = [*study.specs(BIOMARKER_TASK)[:2], pretrained[0]]
