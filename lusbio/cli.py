@@ -151,9 +151,10 @@ def run_train(options: argparse.Namespace) -> None:
         for backbone in (USUAL_BACKBONE,) if options.final or options.table1 else (USUAL_BACKBONE, OTHER_BACKBONE):
             _say(study.describe_weights(backbone))
         if options.final:
-            from lusbio.scoring.final_model import default_model_folder, train_final
+            from lusbio.files import build_folder
+            from lusbio.scoring.final_model import train_final
 
-            folder = options.out or default_model_folder(study.cohort.name, study.profile.name)
+            folder = options.out or build_folder("models", f"{study.cohort.name}-{study.profile.name}")
             train_final(study, folder, _say)
             print(folder)
         else:

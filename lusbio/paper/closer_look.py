@@ -173,8 +173,7 @@ def _permute_all(row: Row, study: Study) -> pd.DataFrame:
         )
     aucs, drops = zip(*done, strict=True)
     found = 100 * np.concatenate(drops, axis=1)  # (units, runs * repeats)
-    cells = pd.DataFrame([unit[:3] for unit in UNITS], columns=["level", "group", "biomarker"])
-    cells.insert(0, "task", row.task)
+    cells = pd.DataFrame([(row.task, *names) for *names, _ in UNITS], columns=["task", "level", "group", "biomarker"])
     return cells.assign(mean=np.nanmean(found, axis=1), sd=np.nanstd(found, axis=1), auc=100 * np.nanmean(aucs))
 
 

@@ -59,18 +59,18 @@ def _table(token: dict, state: mistune.BlockState, longest: int) -> str:
     rows = [token["children"][0], *(row for body in token["children"][1:] for row in body["children"])]
     head, *body = [[_RENDER.render_tokens(cell["children"], state) for cell in row["children"]] for row in rows]
     if not any(CELL.match(cell) for row in body for cell in row):
-        table = _box(_plain_head(head), (_row(row, n_heads=0) for row in body), "")
+        table = _box(_head(head, len(head)), (_row(row, n_heads=0) for row in body), "")
         return f"<details><summary>{len(body)} rows</summary>{table}</details>" if len(body) > longest else table
     columns = list(zip(*body, strict=True))
     values = [any(map(CELL.match, cells)) or all(map(NUMBER.match, cells)) for cells in columns]
     n_heads = values.index(True)
     if n_heads < 2 or 2 * len(set(columns[0])) > len(body):
-        return _box(_grid_head(head, n_heads), (_row(row, n_heads) for row in body), "grid")
+        return _box(_head(head, n_heads), (_row(row, n_heads) for row in body), "grid")
     lines = []
     for group, members in groupby(body, key=lambda row: row[0]):
         lines.append(f'<tr class="group"><th colspan="{len(head) - 1}"><b>{group}</b></th></tr>')
         lines += [_row(row[1:], n_heads - 1) for row in members]
-    return _box(_grid_head(head[1:], n_heads - 1), lines, "grid")
+    return _box(_head(head[1:], n_heads - 1), lines, "grid")
 
 
 def _box(head: str, rows: Iterable[str], kind: str) -> str:
@@ -78,16 +78,12 @@ def _box(head: str, rows: Iterable[str], kind: str) -> str:
     return f'<div class="box"><table class="{kind}"><thead>{head}</thead>\n<tbody>\n{body}\n</tbody></table></div>'
 
 
-def _plain_head(names: Sequence[str]) -> str:
-    cells = "".join(f"<th>{HEADINGS.get(name, name.replace('_', ' '))}</th>" for name in names)
-    return f"<tr>{cells}</tr>"
-
-
-def _grid_head(names: Sequence[str], n_heads: int) -> str:
+def _head(names: Sequence[str], n_heads: int) -> str:
     """Two lines where columns are named ``task, metric``: tasks above, metrics below. No comma, no task."""
     pairs = [("", "", name) if k < n_heads else name.rpartition(", ") for k, name in enumerate(names)]
     if not any(task for task, _, _ in pairs):
-        return _plain_head(names)
+        plain = [HEADINGS.get(name, name.replace("_", " ")) for name in names]
+        return f"<tr>{''.join(f'<th>{name}</th>' for name in plain)}</tr>"
     above = []
     for task, members in groupby(pairs, key=lambda pair: pair[0]):
         metrics = [metric for *_, metric in members]

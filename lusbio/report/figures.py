@@ -1,5 +1,7 @@
 """The paper's figures: data frames in, axes out. Every ``plot_*`` draws on the axes it is given."""
 
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -12,23 +14,12 @@ INK, SOFT, ACCENT, SECOND = "#22313f", "#9aa5b1", "#1f77b4", "#d1495b"
 GROUP_COLOURS = dict(zip(BIOMARKER_GROUPS, sns.color_palette("tab10", len(BIOMARKER_GROUPS)), strict=True))
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
-STYLE = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.dpi": 110,
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
-    "pdf.fonttype": 42,
-} | dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK)
-
 
 def use_style() -> None:
     """Set the look of all figures; call it once at the top of a notebook."""
-    plt.rcParams.update(STYLE)
+    plt.style.use(Path(__file__).with_suffix(".mplstyle"))
+    inked = ("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color")
+    plt.rcParams.update(dict.fromkeys(inked, INK))
 
 
 def plot_videos_per_patient(table: pd.DataFrame, *, ax: Axes) -> Axes:

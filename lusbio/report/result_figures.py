@@ -39,7 +39,7 @@ def plot_results(table: pd.DataFrame, task: str, metric: str, *, ax: Axes) -> Ax
     _name_rows(places, titles, ax)
     if "auc" in metric:
         ax.axvline(50, color=SOFT, lw=1, ls="--", zorder=0)
-    ax.set(title=title_of(task), xlabel=_metric_label(metric))
+    ax.set(title=title_of(task), xlabel=f"{_name_metric(metric)} (%)")
     _explain_marks("mean, 95 % interval", "published", rows["published_mean"].notna().any(), ax)
     return ax
 
@@ -52,8 +52,8 @@ def _draw_rows(y: list[float], numbers: pd.DataFrame, colours: list[str], sizes:
     ax.scatter(published, y, facecolors="none", edgecolors=INK, s=sizes[1], lw=0.8, zorder=4)
 
 
-def _metric_label(metric: str) -> str:
-    return METRIC_TITLES.get(metric, metric.replace("_", " ")) + " (%)"
+def _name_metric(metric: str) -> str:
+    return METRIC_TITLES.get(metric, metric.replace("_", " "))
 
 
 def _place_rows(table: pd.DataFrame, group: str, name: str) -> dict[tuple[str, str], float]:
@@ -130,8 +130,8 @@ def plot_reliability(table: pd.DataFrame, *, ax: Axes) -> Axes:
         ax.plot(rows["bin_mean"], rows["observed"], label=label, **line)
         sizes = 8 + 60 * rows["count"] / table["count"].max()
         ax.scatter(rows["bin_mean"], rows["observed"], s=sizes, color=colour, marker=MARKERS[k % 6], zorder=3)
-    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title="Reliability")
-    ax.set(xlabel="probability said", ylabel="share that was right")
+    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    ax.set(title="Reliability", xlabel="probability said", ylabel="share that was right")
     ax.legend(fontsize=7, loc="upper left")
     return ax
 
@@ -141,17 +141,13 @@ def _route_colour(route: str, k: int) -> str:
     return kind_colour(route) if route in list(Kind) else OTHER_COLOURS[k % len(OTHER_COLOURS)]
 
 
-def plot_cost(table: pd.DataFrame, metric: str = "auc", *, ax: Axes) -> Axes:
+def plot_cost(table: pd.DataFrame, *, ax: Axes) -> Axes:
     """Minutes of training against what they bring; every route is named at the right, on a line to its point.
 
     Args:
         table: Columns ``features, classifier, minutes, mean, ci_low, ci_high``, a row per route;
-            minutes above 0, percent.
-        metric: What ``mean`` is, for the axis.
+            minutes above 0, AUC in percent.
         ax: Where to draw; some 0.15 inches of height per route.
-
-    Returns:
-        The axes.
     """
     rows = table.sort_values("mean")
     colours = [kind_colour(name) for name in rows["features"]]
@@ -165,7 +161,7 @@ def plot_cost(table: pd.DataFrame, metric: str = "auc", *, ax: Axes) -> Axes:
         beside = {"xytext": (1.04, height), "textcoords": "axes fraction", "annotation_clip": False, "va": "center"}
         name = f"{row.classifier} · {kind_words(row.features)}"
         ax.annotate(name, (row.minutes, row.mean), fontsize=7, color=colour, arrowprops=line, **beside)
-    ax.set(xscale="log", ylim=(bottom, top), xlabel="minutes of training", ylabel=_metric_label(metric))
+    ax.set(xscale="log", ylim=(bottom, top), xlabel="minutes of training", ylabel="AUC (%)")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter("")
@@ -187,13 +183,12 @@ def _spread(heights: np.ndarray, gap: float) -> np.ndarray:
     return level + steps
 
 
-def plot_label_efficiency(table: pd.DataFrame, metric: str = "auc", *, ax: Axes) -> Axes:
+def plot_label_efficiency(table: pd.DataFrame, *, ax: Axes) -> Axes:
     """What each route reaches with a share of the task's labels.
 
     Args:
         table: Columns ``route, fraction, patients, mean, ci_low, ci_high``; ``fraction`` above 0, at
-            most 1; ``patients`` that are labelled; percent.
-        metric: What ``mean`` is, for the axis.
+            most 1; ``patients`` that are labelled; AUC in percent.
         ax: Where to draw.
     """
     routes = list(dict.fromkeys(table["route"]))
@@ -207,8 +202,7 @@ def plot_label_efficiency(table: pd.DataFrame, metric: str = "auc", *, ax: Axes)
     ax.set_xscale("log", base=2)
     ax.set_xticks(patients.index, [f"{Fraction(f).limit_denominator(64)}\n{n:g}" for f, n in patients.items()])
     ax.minorticks_off()
-    ax.set(title="Fewer labels", xlabel="share of the task's labels, and patients that have one")
-    ax.set_ylabel(_metric_label(metric))
+    ax.set(title="Fewer labels", xlabel="share of the task's labels, and patients that have one", ylabel="AUC (%)")
     ax.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
@@ -220,11 +214,9 @@ def plot_importance(table: pd.DataFrame, *, ax: Axes) -> Axes:
         table: Columns ``biomarker`` (its column name, or the name of a group), ``mean``, ``sd``: drop in AUC, points.
         ax: Where to draw.
     """
-    titles = {b.name: f"{b.group}: {b.option}" for b in BIOMARKERS}
-    groups = {b.name: b.group for b in BIOMARKERS}
     rows = table.nlargest(10, "mean")
-    names = [titles.get(name, name) for name in rows["biomarker"]]
-    colours = [GROUP_COLOURS[groups.get(name, name)] for name in rows["biomarker"]]
+    names = rows["biomarker"].replace({b.name: f"{b.group}: {b.option}" for b in BIOMARKERS})
+    colours = rows["biomarker"].replace({b.name: b.group for b in BIOMARKERS}).map(GROUP_COLOURS)
     errors = {"xerr": rows["sd"], "error_kw": {"ecolor": INK, "elinewidth": 1}}
     ax.barh(range(len(rows)), rows["mean"], color=colours, height=0.7, **errors)
     ax.axvline(0, color=INK, lw=1)
@@ -243,15 +235,17 @@ def plot_agreement(table: pd.DataFrame, *, ax: Axes) -> Axes:
     """
     places = _place_rows(table, "metric", "rater")
     y = [places[key] for key in zip(table["metric"], table["rater"], strict=True)]
-    raters = list(dict.fromkeys(table["rater"]))
-    colours = [_route_colour(rater, raters.index(rater)) for rater in table["rater"]]
+    colours = [
+        _route_colour(rater, k) for rater, k in zip(table["rater"], pd.factorize(table["rater"])[0], strict=True)
+    ]
     numbers = table.reindex(columns=["value", "low", "high", "published"])
     _draw_rows(y, numbers, colours, (28, 70), ax)
-    words = {name: METRIC_TITLES.get(name, name.replace("_", " ")) for name in table["metric"]}
-    _name_rows(places, {name: (words[name][0].upper() + words[name][1:], INK) for name in words}, ax)
+    words = {name: _name_metric(name) for name in table["metric"]}
+    _name_rows(places, {name: (text[0].upper() + text[1:], INK) for name, text in words.items()}, ax)
     ax.set_yticks(list(places.values()), [kind_words(rater) for _, rater in places], fontsize=8)
     ax.axvline(0, color=SOFT, lw=1, ls="--", zorder=0)
-    ax.set(xlim=(min(0, table["low"].min()) - 2, 102), xlabel="agreement (x 100)")
-    ax.set_title("Agreement with the specialist")
+    ax.set(
+        xlim=(min(0, table["low"].min()) - 2, 102), xlabel="agreement (x 100)", title="Agreement with the specialist"
+    )
     _explain_marks("95 % interval", "published", numbers["published"].notna().any(), ax)
     return ax

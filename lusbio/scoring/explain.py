@@ -90,18 +90,12 @@ def pick_winners(probabilities: np.ndarray) -> pd.DataFrame:
         One row per group: ``group``, ``output`` (position among the 38), ``name, option, probability, margin`` (to
         the next option of the group).
     """
-    rows = [
-        (b.group, b.index, b.name, b.option, probabilities[b.index])
-        for b in BIOMARKERS
-        if b.name not in BIOMARKER_FLAGS and not np.isnan(probabilities[b.index])
-    ]
-    table = pd.DataFrame(rows, columns=["group", "output", "name", "option", "probability"])
-    winners = []
-    for _, options in table.groupby("group", sort=False):
-        ranked = options.sort_values("probability", ascending=False, kind="stable")
-        second = ranked["probability"].iloc[1] if len(ranked) > 1 else 0.0
-        winners.append(ranked.iloc[0].to_dict() | {"margin": ranked["probability"].iloc[0] - second})
-    return pd.DataFrame(winners, columns=[*table.columns, "margin"])
+    table = pd.DataFrame(BIOMARKERS)[["group", "index", "name", "option"]].rename(columns={"index": "output"})
+    table = table.assign(probability=probabilities)[~table["name"].isin(BIOMARKER_FLAGS)].dropna(subset="probability")
+    ranked = table.sort_values("probability", ascending=False, kind="stable").groupby("group")
+    winners, second = ranked.head(1).sort_values("output"), ranked.nth(1).set_index("group")["probability"]
+    margin = winners["probability"] - winners["group"].map(second).fillna(0.0)
+    return winners.assign(margin=margin).reset_index(drop=True)
 
 
 def pick_visible(winners: pd.DataFrame, n: int) -> pd.DataFrame:

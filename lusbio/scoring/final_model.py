@@ -12,7 +12,7 @@ from lusbio.errors import LusbioError
 from lusbio.experts.classifiers import Expert, save_expert
 from lusbio.experts.inputs import expert_input
 from lusbio.experts.rows import fit_experts
-from lusbio.files import build_folder, write_json
+from lusbio.files import write_json
 from lusbio.runs.mixed_cohort import find_one_sided, keep_real, list_mixed_runs, mix_cohorts
 from lusbio.runs.predict import WEIGHTS_FILE
 from lusbio.runs.spec import Run, labels_of
@@ -61,10 +61,9 @@ def train_final(study: Study, folder: Path, say: Callable[[str], None] = print) 
     for task in study.tasks:
         expert, quality = _find_best_expert(run, task, study)
         save_expert(expert, folder / f"{task}.skops")
-        classes = TASKS[task].classes
+        classes = list(TASKS[task].classes)
         never = [classes[k] for k in find_never_learnt(expert)]
-        known = {"expert": expert.name, "classes": list(classes), "never_learnt": never, "validation": quality}
-        experts[task] = known
+        experts[task] = {"expert": expert.name, "classes": classes, "never_learnt": never, "validation": quality}
     (folder / WEIGHTS_FILE).write_bytes((run.folder / WEIGHTS_FILE).read_bytes())
     used = run.predictions["split"].value_counts().sort_index()
     card = {
@@ -124,8 +123,3 @@ def _measure_biomarkers(run: Run, study: Study) -> dict[str, float]:
     known, said = labels[rows], run.probabilities[rows]
     quality = {name: round(value, 4) for name, value in biomarker_metrics(known, said).items()}
     return quality | {"aucs": int(biomarker_aucs(known, said)["auc"].notna().sum())}
-
-
-def default_model_folder(cohort: str, profile: str) -> Path:
-    """Where ``lusbio train --final`` writes unless told otherwise."""
-    return build_folder("models", f"{cohort}-{profile}")

@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -154,17 +155,11 @@ def score_in_blocks(paths: dict[str, Path], model: ScoringModel) -> Iterator[pd.
     """
     check_files(paths.values())
     broken: list[str] = []
-    found: dict[str, tuple[np.ndarray, VideoInfo]] = {}
-    for video_id, result in zip(paths, _find_in_each(paths.values(), model.network), strict=True):
-        if isinstance(result, VideoError):
-            broken.append(str(result))
-            continue
-        found[video_id] = result
-        if len(found) == BLOCK:
+    results = zip(paths, _find_in_each(paths.values(), model.network), strict=True)
+    while block := dict(islice(results, BLOCK)):
+        broken += [str(result) for result in block.values() if isinstance(result, VideoError)]
+        if found := {name: result for name, result in block.items() if not isinstance(result, VideoError)}:
             yield _ask_experts(found, model)
-            found = {}
-    if found:
-        yield _ask_experts(found, model)
     if broken:
         raise CohortError("videos", broken)
 
