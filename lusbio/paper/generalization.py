@@ -102,24 +102,23 @@ def _measure(rows: list[Row], videos: str, keep: np.ndarray, draws: int) -> pd.D
     """Table 3 on some of the videos, a mask of those that are tested."""
     kept = {(row.features, row.classifier): [fold.keep(keep) for fold in row.held_out] for row in rows}
     groups = rows[0].held_out[0].groups[keep]
-    measure = measure_severity(find_sources(groups))
-    named = [(name_row(row), kept[row.features, row.classifier]) for row in rows]
+    measure, n_groups = measure_severity(find_sources(groups)), len(np.unique(groups))
+    counts = {"videos": videos, "n_videos": len(groups), "n_groups": n_groups}
+    named = [(counts | name_row(row), kept[row.features, row.classifier]) for row in rows]
     pairs = [
-        ({"features": Kind.DIFFERENCE, "classifier": name, "task": SEVERITY}, *(kept[WAYS[way]] for way in ways))
+        (counts | {"features": Kind.DIFFERENCE, "classifier": name, "task": SEVERITY}, *(kept[WAYS[w]] for w in ways))
         for name, ways in PAIRS.items()
         if all(WAYS[way] in kept for way in ways)
     ]
     found = [measure_cells(named, draws, measure, METRICS), subtract_cells(pairs, draws, measure, METRICS)]
     cells = pd.concat(found, ignore_index=True).drop(columns="p_value").assign(interval="groups")
-    n_groups = len(np.unique(groups))
     if n_groups < FEWEST_GROUPS:
         cells = cells.assign(ci_low=np.nan, ci_high=np.nan, interval="none")
         exact = (cells["metric"] == "accuracy") & (cells["features"] != Kind.DIFFERENCE)
         right = cells.loc[exact, "mean"] / 100 * len(groups)
         cells.loc[exact, ["ci_low", "ci_high"]] = [np.multiply(100, find_exact_interval(n, len(groups))) for n in right]
         cells.loc[exact, "interval"] = "videos, exact"
-    counts = {"videos": videos, "n_videos": len(groups), "n_groups": n_groups}
-    return pd.concat([pd.DataFrame(counts, cells.index), cells], axis=1)
+    return cells
 
 
 def _describe_tested(result: OtherCohortResult) -> str:
@@ -127,14 +126,12 @@ def _describe_tested(result: OtherCohortResult) -> str:
     other = result.other.cohort
     tested = other.table.iloc[result.rows[0].held_out[0].rows]
     linear, groups = int((tested["probe"] == "linear").sum()), tested["group_id"].nunique()
-    return " · ".join(
-        [
-            f"Tested on **real** patients, cohort `{other.name}`: {len(tested)} videos with a severity "
-            f"({linear} linear, of the paper's {PAPER_VIDEOS}), {groups} groups, {CLIPS} clips per video",
-            *(note for note in other.notes if note.endswith("videos present")),
-            f"trained on: {describe_origin(result.home, result.runs)}",
-        ]
+    tested_on = (
+        f"Tested on **real** patients, cohort `{other.name}`: {len(tested)} videos with a severity "
+        f"({linear} linear, of the paper's {PAPER_VIDEOS}), {groups} groups, {CLIPS} clips per video"
     )
+    present = [note for note in other.notes if note.endswith("videos present")]
+    return " · ".join([tested_on, *present, f"trained on: {describe_origin(result.home, result.runs)}"])
 
 
 def _describe_choice(result: OtherCohortResult) -> str:

@@ -419,13 +419,11 @@ def describe_severity(ladder: pd.DataFrame, videos: LadderVideos) -> list[str]:
         f"sources have both, with {pairs.sum()} pairs of videos. The source alone is worth an AUC of {source.mean:.0f} "
         "over all pairs; within sources it is worth 50, by definition."
     ]
-    for (features, rung, metric), row in cells.items():
-        if features == Kind.PIXELS and metric == "zero_auc":
-            within = cells[features, rung, "zero_auc_within_sources"]
-            sentences.append(
-                f"{kind_words(features).capitalize()}, split by {RUNGS[rung]}: {_say(row)} over all pairs, "
-                f"{_say(within)} within sources."
-            )
+    for features, rung, metric in cells:
+        if (features, metric) == (Kind.PIXELS, "zero_auc"):
+            over_all, within = (_say(cells[features, rung, name]) for name in ("zero_auc", "zero_auc_within_sources"))
+            split = f"{kind_words(features).capitalize()}, split by {RUNGS[rung]}"
+            sentences.append(f"{split}: {over_all} over all pairs, {within} within sources.")
     return sentences
 
 

@@ -28,9 +28,9 @@ from lusbio.experts.rows import (
     make_row,
 )
 from lusbio.files import Table
-from lusbio.report.cells import METRIC_TITLES, NAMES, format_value, name_row, subtract_cells, widen
+from lusbio.report.cells import METRIC_TITLES, NAMES, format_value, make_task_cells, name_row, subtract_cells, widen
 from lusbio.report.compare import SIGNIFICANT
-from lusbio.report.tables import TABLE1_METRICS, describe_absent, make_task_cells
+from lusbio.report.tables import TABLE1_METRICS, describe_absent
 from lusbio.runs.mixed_cohort import MixedCohort
 from lusbio.runs.origin import describe_origin
 from lusbio.runs.spec import Run
@@ -297,7 +297,7 @@ def make_real_patients(rows: Sequence[Row], draws: int, origin: str | None = Non
         origin: Of ``RealPatientInputs``.
 
     Returns:
-        Cells as of ``tables.make_task_cells`` with the columns ``unit`` (``"video"``; for tasks about patients
+        Cells as of ``cells.make_task_cells`` with the columns ``unit`` (``"video"``; for tasks about patients
         ``"patient"`` too), ``over_baseline, over_low, over_high`` (paired difference to the better of the
         ``PIXEL_MODELS``; NaN for pixels and single experts), ``p_value`` (the larger of both), and ``p_holm``,
         corrected over the ``ROUTES`` that people are shown, within a task, unit and metric. Rows of

@@ -111,6 +111,14 @@ def add_published(cells: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     return cells.merge(published, "left", [*NAMES, "metric"])
 
 
+def make_task_cells(rows: Sequence[Row], draws: int, metrics: Sequence[str], published: str = "table1") -> pd.DataFrame:
+    """The cells of rows with the published numbers of a table."""
+    cells = measure_cells([(name_row(row), row.held_out) for row in rows], draws, metrics=metrics)
+    # Where there is no row, as in Table 7 of a cohort without severity, there are columns all the same.
+    cells = cells.reindex(columns=[*NAMES, "metric", "mean", "sd", "ci_low", "ci_high"])
+    return add_published(cells, read_published(published))
+
+
 # --- from cells to what people read ---
 
 

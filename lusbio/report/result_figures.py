@@ -59,8 +59,8 @@ def _name_metric(metric: str) -> str:
 def _place_rows(table: pd.DataFrame, group: str, name: str) -> dict[tuple[str, str], float]:
     """Heights of rows in groups, in the order of the table; a group begins one below for its title."""
     places, y = {}, 0.0
-    for title in dict.fromkeys(table[group]):
-        for row in dict.fromkeys(table.loc[table[group] == title, name]):
+    for title, names in table.groupby(group, sort=False)[name]:
+        for row in names.unique():
             y += 1
             places[title, row] = y
         y += 1.35

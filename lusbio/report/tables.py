@@ -11,21 +11,10 @@ from lusbio.cohorts.splits import run_folds
 from lusbio.experts.baselines import BASELINES
 from lusbio.experts.rows import NETWORK, Row
 from lusbio.files import Table
-from lusbio.report.cells import (
-    NAMES,
-    add_published,
-    format_cell,
-    format_value,
-    in_words,
-    measure_cells,
-    name_row,
-    read_published,
-    read_published_minutes,
-    widen,
-)
+from lusbio.report.cells import format_cell, make_task_cells, name_row, read_published, read_published_minutes, widen
 from lusbio.runs.spec import Run
 from lusbio.runs.study import Study
-from lusbio.vocabulary import BIOMARKER_TASK, SEVERITY, Kind, title_of
+from lusbio.vocabulary import BIOMARKER_TASK, SEVERITY, Kind, kind_words, title_of
 
 TABLE1_METRICS = ("auc", "accuracy")
 TABLE7_METRICS = ("auc", "accuracy", "precision", "f1")
@@ -34,20 +23,10 @@ TRAINING_TIME = "Train (min)"
 """Column of Table 1, as in the paper."""
 
 
-def make_task_cells(
-    rows: Sequence[Row], draws: int, metrics: Sequence[str] = TABLE1_METRICS, published: str = "table1"
-) -> pd.DataFrame:
-    """Cells of rows with the published numbers of a table; see ``cells.measure_cells`` and ``cells.add_published``."""
-    cells = measure_cells([(name_row(row), row.held_out) for row in rows], draws, metrics=metrics)
-    # Where there is no row, as in Table 7 of a cohort without severity, there are columns all the same.
-    cells = cells.reindex(columns=[*NAMES, "metric", "mean", "sd", "ci_low", "ci_high"])
-    return add_published(cells, read_published(published))
-
-
 def make_table1(rows: Sequence[Row], draws: int, note: str = "") -> Table:
     """Table 1: AUC and accuracy of every classifier on every task, and minutes of training what decides."""
     minutes = np.repeat([row.minutes for row in rows], len(TABLE1_METRICS))
-    cells = make_task_cells(rows, draws).assign(minutes=minutes)
+    cells = make_task_cells(rows, draws, TABLE1_METRICS).assign(minutes=minutes)
     shown = widen(cells).assign(**{TRAINING_TIME: _format_minutes(cells)})
     return Table(cells, shown, "\n\n".join(filter(None, [note, describe_absent(rows)])), runs=runs_of(rows))
 
@@ -72,8 +51,8 @@ def make_table7(rows: Sequence[Row], draws: int) -> Table:
 
 def make_table6(rows: Mapping[str, Sequence[Row]], draws: int, note: str = "") -> Table:
     """Table 6: the rows of Table 1 by backbone, on the same folds. The paper's numbers are not available."""
-    parts = [make_task_cells(of_one, draws, published="table6").assign(backbone=name) for name, of_one in rows.items()]
-    cells = pd.concat(parts, ignore_index=True)
+    by_backbone = {name: make_task_cells(of_one, draws, TABLE1_METRICS, "table6") for name, of_one in rows.items()}
+    cells = pd.concat([part.assign(backbone=name) for name, part in by_backbone.items()], ignore_index=True)
     return Table(cells, widen(cells, ["backbone", "features", "classifier"]), note, runs=runs_of(chain(*rows.values())))
 
 
@@ -113,8 +92,9 @@ def make_cost(rows: Sequence[Row], biomarker_runs: Sequence[Run]) -> Table:
         minutes = row.minutes, below, published.get((row.features, row.classifier), np.nan)
         lines.append(name_row(row) | dict(zip(titles, minutes, strict=True)))
     cells = pd.DataFrame(lines)
-    means = in_words(cells).groupby(["features", "classifier"], sort=False)[list(titles)].mean()
-    texts = means.map(format_value, decimals=2)
+    in_words = cells.assign(features=cells["features"].map(kind_words))
+    means = in_words.groupby(["features", "classifier"], sort=False)[list(titles)].mean()
+    texts = means.map("{:.2f}".format, na_action="ignore").fillna("—")
     return Table(cells, texts.rename(columns=titles).reset_index(), runs=runs_of(rows))
 
 
