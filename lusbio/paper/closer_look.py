@@ -186,12 +186,7 @@ def _permute_run(name: str, run: Run, task: str, study: Study, seed: list[int]) 
 
 
 def permute_columns(
-    expert: Expert,
-    features: np.ndarray,
-    labels: np.ndarray,
-    columns: Sequence[Sequence[int]],
-    repeats: int,
-    seed: int | list[int],
+    expert: Expert, features: np.ndarray, labels: np.ndarray, columns: list[list[int]], repeats: int, seed: int | list
 ) -> tuple[float, np.ndarray]:
     """How much AUC an expert loses for each set of columns whose values are dealt anew among the videos.
 

@@ -26,6 +26,9 @@ METRIC_TITLES = tomllib.loads((PACKAGE / "words" / "metrics.toml").read_text(enc
 Named = tuple[dict, Sequence[HeldOut]]
 """Names of a way to decide, and what it decided, run by run."""
 
+NamedPair = tuple[dict, Sequence[HeldOut], Sequence[HeldOut]]
+"""The same of two ways, which are told apart."""
+
 
 # --- from decisions to cells ---
 
@@ -55,10 +58,7 @@ def measure_cells(
 
 
 def subtract_cells(
-    named: Iterable[tuple[dict, Sequence[HeldOut], Sequence[HeldOut]]],
-    draws: int,
-    measure: Measure = task_metrics,
-    metrics: Sequence[str] | None = None,
+    named: Iterable[NamedPair], draws: int, measure: Measure = task_metrics, metrics: Sequence[str] | None = None
 ) -> pd.DataFrame:
     """Paired differences, first minus second on the same patients, as ``measure_cells`` with a ``p_value``."""
     return _list_cells([(names, paired_difference(*pair, draws, measure)) for names, *pair in named], metrics)
