@@ -118,8 +118,7 @@ def run_simulate(options: argparse.Namespace) -> None:
 
 def run_check(options: argparse.Namespace) -> None:
     """``lusbio check``."""
-    from lusbio.cohorts.check import check_cohort, describe_cohort
-    from lusbio.cohorts.load import load_cohort
+    from lusbio.cohorts.load import check_cohort, describe_cohort, load_cohort
 
     if problems := check_cohort(options.cohort):
         raise LusbioError("\n".join(problems))

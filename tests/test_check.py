@@ -6,9 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lusbio.cohorts.check import check_cohort, describe_cohort
-from lusbio.cohorts.folder import load_folder
-from lusbio.cohorts.load import LOADERS
+from lusbio.cohorts.load import LOADERS, check_cohort, describe_cohort, load_folder
 from lusbio.errors import LusbioError
 from lusbio.videos import encode_video
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS, group_names

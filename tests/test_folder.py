@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lusbio.cohorts.folder import PUBLISHED_NAMES, cohort_name, load_folder, path_problems
+from lusbio.cohorts.load import PUBLISHED_NAMES, cohort_name, load_folder, path_problems
 from lusbio.cohorts.table import COLUMNS
 from lusbio.errors import CohortError
 from lusbio.videos import VIDEO_SUFFIXES

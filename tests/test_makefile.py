@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lusbio.cohorts.folder import cohort_name
+from lusbio.cohorts.load import cohort_name
 from lusbio.files import ROOT
 from lusbio.publish.run_notebook import PARAMETERS
 

@@ -14,7 +14,6 @@ from lusbio.cohorts.pocovid import (
     biomarkers_of,
     conservative_groups,
     load_pocovid,
-    read_licences,
 )
 from lusbio.errors import CohortError
 from lusbio.files import data_folder
@@ -244,14 +243,6 @@ def test_groups_do_not_depend_on_which_videos_are_present(tmp_path):
     assert load_pocovid(write_cohort(tmp_path, rows)).table["group_id"].nunique() == 1
 
 
-def test_licences_are_listed_for_every_video(tmp_path):
-    licences = read_licences(write_cohort(tmp_path)).set_index("video_id")
-    assert list(licences.columns) == ["license", "link"]
-    assert licences.loc["Cov_barred", "license"] == EMERGENCY_LICENSE
-    assert licences.loc["Cov-Atlas-+(43)", "license"] == "CC BY-NC-SA 4.0"
-    assert "Cov_absent" in licences.index and "Cov_still" not in licences.index
-
-
 def test_every_cell_that_is_not_understood_is_named(tmp_path):
     odd = made_up_row("Cov_odd", Label="flu", Effusion="Np", Probe="phased", **{"Lung Severity Score": "4"})
     write_cohort(tmp_path, [odd])
@@ -297,7 +288,6 @@ def test_the_published_metadata_gives_the_published_counts(everything):
     assert table["disease"].value_counts().sort_values().tolist() == [29, 42, 59]
     assert table["probe"].value_counts().to_dict() == {"convex": 121, "linear": 9}
     assert len(load_pocovid(everything).table) == 123
-    assert read_licences(everything)["video_id"].isin(table["video_id"]).sum() == 130
 
 
 @real_data

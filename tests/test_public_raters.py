@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lusbio.cohorts.public_raters import read_public_raters
+from lusbio.cohorts.pocovid import read_public_raters
 from lusbio.errors import CohortError
 from lusbio.paper.agreement import make_public_raters_table
 

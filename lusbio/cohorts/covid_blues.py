@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lusbio.cohorts.download import how_to_get, read_published_table
-from lusbio.cohorts.table import Cohort, cell_problems, check_table, list_some
+from lusbio.cohorts.table import Cohort, cell_problems, check_table, list_some, refuse
 from lusbio.errors import CohortError
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS, group_names
 
@@ -90,8 +90,7 @@ def _video_files(folder: Path) -> pd.DataFrame:
         raise CohortError(place, [f"no videos (*.mp4); {how_to_get(NAME)}"])
     files = videos.str.extract(VIDEO_NAME).assign(video_id=videos, path=f"{VIDEO_FOLDER}/" + videos + ".mp4")
     strange = videos[files["zone"].isna()] + ".mp4"
-    if len(strange):
-        raise CohortError(place, [f"video {name!r}, expected patient_<number>_<L1 to R3>.mp4" for name in strange])
+    refuse(place, [f"video {name!r}, expected patient_<number>_<L1 to R3>.mp4" for name in strange])
     return files.sort_values("patient_id", key=lambda ids: ids.astype(int), kind="stable")
 
 
@@ -108,8 +107,7 @@ def _video_labels(folder: Path) -> pd.DataFrame:
     problems += _unread(owners, cells["Severity Score"], grades, "0, 1, 2, 3 or empty")
     for found in lines:
         problems += _unread(owners, cells[found.name], found, "yes, no or empty")
-    if problems:
-        raise CohortError(folder / SEVERITY_FILE, problems)
+    refuse(folder / SEVERITY_FILE, problems)
     labels = pd.DataFrame([biomarkers_of(*row) for row in zip(*lines, grades, strict=True)], index=names)
     return labels.assign(lung_severity=grades.to_numpy())
 
@@ -177,8 +175,7 @@ def _patient_labels(folder: Path) -> pd.DataFrame:
     ticks = values[list(DIAGNOSES)] == 1
     twice = ticks.sum(axis=1).loc[lambda counts: counts > 1]
     problems += [f"{owners[row]}: {n} columns clin_diagn#... are 1, expected at most one" for row, n in twice.items()]
-    if problems:
-        raise CohortError(folder / CLINICAL_FILE, problems)
+    refuse(folder / CLINICAL_FILE, problems)
     sf_values = [sf_of(*row) for row in values[[SPO2_ON_AIR, SPO2_ON_OXYGEN, OXYGEN_LITRES]].to_numpy()]
     diseases = ticks.idxmax(axis=1).map(DIAGNOSES).where(ticks.any(axis=1))
     return pd.DataFrame({"sf_value": sf_values, "disease": diseases.to_numpy()}, index=names)

@@ -4,14 +4,15 @@ Nothing is fetched unless somebody asks (``lusbio fetch``). ``registry/<name>.cs
 bytes and sha256 of every upstream file; a file counts as present only when its bytes are those.
 """
 
+from collections import namedtuple
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
 
-from lusbio.cohorts.table import list_some, read_cells
+from lusbio.cohorts.table import list_some, read_cells, refuse
 from lusbio.errors import CohortError, LusbioError
 from lusbio.files import data_folder, file_sha256
 from lusbio.videos import VIDEO_SUFFIXES
@@ -26,30 +27,26 @@ LOST_CONNECTIONS = 3
 
 NOT_TRIED = "not tried"
 
+UPSTREAM = "https://raw.githubusercontent.com"
 
-@dataclass(frozen=True)
-class Source:
-    """Where a public cohort comes from.
-
-    Attributes:
-        name: Its name and folder, e.g. ``"pocovid"``.
-        repository: GitHub repository, ``owner/name``.
-        commit: The commit that the checksums belong to.
-        prefix: Start of the upstream paths that the local folder does without.
-        licence: Under which terms it may be used.
-        citation: What to cite.
-    """
-
-    name: str
-    repository: str
-    commit: str
-    prefix: str
-    licence: str
-    citation: str
+RETRIES = 2
+"""Further attempts after a failed one, per file."""
 
 
-@dataclass(frozen=True)
-class FetchReport:
+Source = namedtuple("Source", "name repository commit prefix licence citation")
+"""Where a public cohort comes from: a row of ``registry/sources.csv``, all text.
+
+Attributes:
+    name: Its name and folder, e.g. ``"pocovid"``.
+    repository: GitHub repository, ``owner/name``.
+    commit: The commit that the checksums belong to.
+    prefix: Start of the upstream paths that the local folder does without.
+    licence: Under which terms it may be used.
+    citation: What to cite.
+"""
+
+
+class FetchReport(namedtuple("FetchReport", "source folder unit total present fetched left_out")):
     """What of a public cohort is in a folder, after its bytes were checked.
 
     Attributes:
@@ -58,18 +55,8 @@ class FetchReport:
         total: Their number upstream.
         present: Their number in the folder with the published bytes.
         fetched: Files that this call downloaded.
-        left_out: Local paths that were not asked for (``EMERGENCY_LICENSE``).
-        missing: Reason by local path, for every file that should be there and is not.
+        left_out: Local paths that were not asked for (``EMERGENCY_LICENSE``), a tuple.
     """
-
-    source: Source
-    folder: Path
-    unit: str
-    total: int
-    present: int
-    fetched: int
-    left_out: tuple[str, ...]
-    missing: dict[str, str]
 
     def presence(self) -> str:
         """One line: how much is there."""
@@ -77,9 +64,8 @@ class FetchReport:
         return f"{self.source.name}: {self.present} of {self.total} {self.unit} present in {self.folder}{left_out}"
 
     def __str__(self) -> str:
-        """What is there, what is not, the licence and what to cite; ends without a newline."""
-        missing = f"\nmissing: {_count_files(list(self.missing))}" if self.missing else ""
-        return f"{self.presence()}{missing}\nlicence: {self.source.licence}\ncite: {self.source.citation}"
+        """What is there, the licence and what to cite; ends without a newline."""
+        return f"{self.presence()}\nlicence: {self.source.licence}\ncite: {self.source.citation}"
 
 
 def find_source(name: str) -> Source:
@@ -131,8 +117,7 @@ def read_published_table(folder: Path, file: str, name: str, columns: Collection
     path = Path(folder) / file
     table = read_cells(path, how_to_get(name)).fillna("")
     missing = [column for column in columns if column not in table]
-    if missing:
-        raise CohortError(path, [f"column {column!r} is missing; is this the published file?" for column in missing])
+    refuse(path, [f"column {column!r} is missing; is this the published file?" for column in missing])
     return table.apply(lambda cells: cells.str.strip())
 
 
@@ -141,30 +126,7 @@ def how_to_get(name: str) -> str:
     return f"get it with `lusbio fetch {name}`, or set LUSBIO_DATA to the folder that holds {name}/"
 
 
-def local_report(name: str, *, folder: Path | None = None, registry: pd.DataFrame | None = None) -> FetchReport:
-    """Check what of a public cohort is here, without touching the network.
-
-    Args:
-        name: As for ``find_source``.
-        folder: Where it is; default ``data_folder()/name``.
-        registry: The files, as from ``read_registry``; default the package's own.
-
-    Returns:
-        The report; ``fetched`` is 0.
-    """
-    source, folder, files = _compare(name, folder, registry)
-    return _report(source, folder, files, _left_out(source, folder, files) or ())
-
-
-def fetch(
-    name: str,
-    *,
-    folder: Path | None = None,
-    base_url: str | None = None,
-    registry: pd.DataFrame | None = None,
-    include_emergency_license: bool = False,
-    retries: int = 2,
-) -> FetchReport:
+def fetch(name: str, *, folder: Path | None = None, include_emergency_license: bool = False) -> FetchReport:
     """Download what is missing of a public cohort, and check every file.
 
     Files that are there with the right sha256 are kept, wrong ones are fetched again, and a
@@ -174,10 +136,7 @@ def fetch(
     Args:
         name: As for ``find_source``.
         folder: Where to; default ``data_folder()/name``.
-        base_url: Where from, the upstream paths appended; default GitHub at the pinned commit.
-        registry: The files, as from ``read_registry``; default the package's own.
         include_emergency_license: Fetch POCOVID's videos under ``EMERGENCY_LICENSE`` too.
-        retries: Further attempts after a failed one, per file.
 
     Returns:
         The report of a complete cohort: nothing is missing.
@@ -185,44 +144,41 @@ def fetch(
     Raises:
         LusbioError: If anything is missing at the end: one message with what, and why.
     """
-    source, folder, files = _compare(name, folder, registry)
-    base_url = base_url or f"https://raw.githubusercontent.com/{source.repository}/{source.commit}"
+    source = find_source(name)
+    folder = folder or data_folder() / name
+    base_url = f"{UPSTREAM}/{source.repository}/{source.commit}"
+    files = _compare(source, folder)
     wrong = files[files["reason"] != ""]
     tables, videos = wrong.index[~wrong["is_video"]], wrong.index[wrong["is_video"]]
-    downloads = _Downloads(folder, base_url.rstrip("/"), files, retries)
+    downloads = _Downloads(folder, base_url, files)
     # Tables first: POCOVID's says which videos are not to be fetched.
     files.loc[tables, "reason"] = downloads.fetch_all(tables)
     left_out = () if include_emergency_license else _left_out(source, folder, files)
-    if left_out is None:
-        files.loc[videos, "reason"] = "not fetched, as the table with its licence is not here"
-    else:
+    if left_out is not None:
         wanted = videos.difference(left_out, sort=False)
         files.loc[wanted, "reason"] = downloads.fetch_all(wanted)
-    fetched = len(wrong) - int((files["reason"] != "").sum())
-    report = _report(source, folder, files, left_out or (), fetched)
-    if report.missing:
-        raise LusbioError(_failure(report, base_url, downloads.gave_up))
+    absent = files["reason"][files["reason"] != ""]
+    unit, counted = ("videos", files.index[files["is_video"]]) if files["is_video"].any() else ("files", files.index)
+    present, fetched = len(counted.difference(absent.index)), len(wrong) - len(absent)
+    report = FetchReport(source, folder, unit, len(counted), present, fetched, left_out or ())
+    if len(missing := absent.drop(list(report.left_out), errors="ignore")):
+        raise LusbioError(_failure(report, missing, base_url, downloads.gave_up))
     return report
 
 
-def _compare(name: str, folder: Path | None, registry: pd.DataFrame | None) -> tuple[Source, Path, pd.DataFrame]:
-    """Source, folder, and the registry by local path, tables first, with ``is_video`` and why a file is not present.
+def _compare(source: Source, folder: Path) -> pd.DataFrame:
+    """The registry by local path, tables first, with ``is_video`` and why a file is not present.
 
     That is the column ``reason``, ``""`` where the file is present.
     """
-    source = find_source(name)
-    folder = folder or data_folder() / name
-    files = read_registry(name) if registry is None else registry
+    files = read_registry(source.name)
     files = files.set_index(files["path"].str.removeprefix(source.prefix))
-    reasons = [_why_missing(folder / local, sha256) for local, sha256 in files["sha256"].items()]
-    is_video = [PurePosixPath(local).suffix.lower() in VIDEO_SUFFIXES for local in files.index]
-    return source, folder, files.assign(is_video=is_video, reason=reasons).sort_values("is_video", kind="stable")
-
-
-def _why_missing(path: Path, sha256: str) -> str:
-    if not path.is_file():
-        return "not here"
-    return "" if file_sha256(path) == sha256 else "differs from the published file"
+    right = [
+        (folder / local).is_file() and file_sha256(folder / local) == sha for local, sha in files["sha256"].items()
+    ]
+    files["reason"] = np.where(right, "", "not fetched, as the table with its licence is not here")
+    files["is_video"] = [PurePosixPath(local).suffix.lower() in VIDEO_SUFFIXES for local in files.index]
+    return files.sort_values("is_video", kind="stable")
 
 
 def _left_out(source: Source, folder: Path, files: pd.DataFrame) -> tuple[str, ...] | None:
@@ -237,23 +193,16 @@ def _left_out(source: Source, folder: Path, files: pd.DataFrame) -> tuple[str, .
     return tuple(local for local in files.index[files["is_video"]] if PurePosixPath(local).stem in barred)
 
 
-def _report(source: Source, folder: Path, files: pd.DataFrame, left_out: tuple, fetched: int = 0) -> FetchReport:
-    unit, counted = ("videos", files[files["is_video"]]) if files["is_video"].any() else ("files", files)
-    present = int((counted["reason"] == "").sum())
-    missing = files["reason"][(files["reason"] != "") & ~files.index.isin(left_out)].to_dict()
-    return FetchReport(source, folder, unit, len(counted), present, fetched, left_out, missing)
-
-
 class _Downloads:
     """Downloads files one after the other and gives up when the connection is gone."""
 
-    def __init__(self, folder: Path, base_url: str, files: pd.DataFrame, retries: int):
+    def __init__(self, folder: Path, base_url: str, files: pd.DataFrame):
         import pooch
 
         pooch.get_logger().setLevel("ERROR")
         urls = (base_url + "/" + files["path"].map(quote)).to_dict()
         hashes = ("sha256:" + files["sha256"]).to_dict()
-        self.store = pooch.create(folder, "", registry=hashes, urls=urls, retry_if_failed=retries)
+        self.store = pooch.create(folder, "", registry=hashes, urls=urls, retry_if_failed=RETRIES)
         self.sizes = files["bytes"]
         self.lost_in_a_row = 0
         self.gave_up = ""  # or why the remaining files are not tried
@@ -293,16 +242,12 @@ class _Downloads:
         return reason
 
 
-def _failure(report: FetchReport, base_url: str, gave_up: str) -> str:
-    """The one message about everything that is missing."""
-    rest = [local for local, reason in report.missing.items() if reason == NOT_TRIED]
-    lines = [report.presence(), f"{len(report.missing)} files could not be fetched from {base_url}:"]
-    lines += [f"  {local}: {reason}" for local, reason in report.missing.items() if reason != NOT_TRIED]
+def _failure(report: FetchReport, missing: pd.Series, base_url: str, gave_up: str) -> str:
+    """The one message about everything that is missing: reasons by local path."""
+    rest = missing.index[missing == NOT_TRIED].tolist()
+    lines = [report.presence(), f"{len(missing)} files could not be fetched from {base_url}:"]
+    lines += [f"  {local}: {reason}" for local, reason in missing.items() if reason != NOT_TRIED]
     if rest:
-        lines.append(f"  not tried any more, as {gave_up}: {_count_files(rest)}")
+        lines.append(f"  not tried any more, as {gave_up}: {len(rest)} files: {list_some(rest, most=3)}")
     lines.append(f"What is here can be used as it is; `lusbio fetch {report.source.name}` fetches the rest.")
     return "\n".join(lines)
-
-
-def _count_files(names: list[str]) -> str:
-    return f"{len(names)} files: {list_some(names, most=3)}"

@@ -4,6 +4,10 @@ Its patient ids are not reliable, so videos are grouped by everything that may t
 (``conservative_groups``), and diagnosis is confounded with source: a model that recognises the
 scanner scores well. Numbers on this cohort are a stress test, not a clinical result.
 
+Two people rated some of its videos without knowing of each other: its severities (Gare et al. 2022) and COVIDx-US'
+scores (Ebadi et al. 2021) use the same grades, 0 to 3, and 32 videos stand in both collections under different names;
+``registry/two_raters.csv`` says which. The scores themselves are read from the data folder.
+
 Source: Born et al. 2021 (doi 10.3390/app11020672); severity: Gare et al. 2022. The mapping to the
 paper's labels is an engineering choice, described at each function.
 """
@@ -14,8 +18,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from lusbio.cohorts.download import EMERGENCY_LICENSE, how_to_get, read_published_table, read_registry
-from lusbio.cohorts.table import Cohort, cell_problems, check_table
+from lusbio.cohorts.download import EMERGENCY_LICENSE, REGISTRY_FOLDER, how_to_get, read_published_table, read_registry
+from lusbio.cohorts.table import Cohort, cell_problems, check_table, refuse
 from lusbio.errors import CohortError
 from lusbio.videos import VIDEO_SUFFIXES, videos_below
 from lusbio.vocabulary import BIOMARKER_NAMES, PROBES, TASKS, group_names
@@ -40,7 +44,7 @@ EXCLUDED_WHEN_HEALTHY = ("effusion", "consolidation")
 """Groups that are known to be absent where ``Healthy`` is 1 and their finding is not."""
 
 COLUMNS = (
-    *("Filename", "URL (Video Name)", "Label", "Lung Severity Score", "License", "LinkToLicense", "Type", "Probe"),
+    *("Filename", "URL (Video Name)", "Label", "Lung Severity Score", "License", "Type", "Probe"),
     *("Source ID", "Title", "Framerate", "Resolution", "Patient ID / Name", "Healthy", "Other", *FINDINGS),
 )
 """Columns of the metadata that are used."""
@@ -79,24 +83,6 @@ def load_pocovid(folder: Path, *, include_emergency_license: bool = False) -> Co
         raise CohortError(folder, [f"none of the videos has a row of labels that may be used; {how_to_get(NAME)}"])
     table = check_table(_table(kept, paths), folder)
     return Cohort(NAME, table, folder, notes=_notes(paths, present, len(barred)))
-
-
-def read_licences(folder: Path) -> pd.DataFrame:
-    """The licence of every video of the metadata.
-
-    Args:
-        folder: The local copy, with ``dataset_metadata.csv``.
-
-    Returns:
-        One row per video, absent ones too: ``video_id``, ``license`` (``"None"`` for the many
-        that are not in the public repository), ``link``.
-
-    Raises:
-        CohortError: If the metadata is missing or lacks a column.
-    """
-    rows = read_videos(folder).rename(columns={"Filename": "video_id", "License": "license", "LinkToLicense": "link"})
-    rows["license"] = rows["license"].str.replace(" -", "-", regex=False)
-    return rows[["video_id", "license", "link"]].reset_index(drop=True)
 
 
 def conservative_groups(videos: pd.DataFrame) -> pd.Series:
@@ -175,9 +161,7 @@ def _video_paths(folder: Path) -> dict[str, str]:
         raise CohortError(folder / VIDEO_FOLDER, [f"no videos below convex/ or linear/; {how_to_get(NAME)}"])
     paths = {PurePosixPath(path).stem: path for path in found}
     twins = [(path, paths[PurePosixPath(path).stem]) for path in found]
-    problems = [f"{path} and {twin} have the same name" for path, twin in twins if path != twin]
-    if problems:
-        raise CohortError(folder, problems)
+    refuse(folder, [f"{path} and {twin} have the same name" for path, twin in twins if path != twin])
     return paths
 
 
@@ -195,8 +179,7 @@ def _check_rows(present: pd.DataFrame, path: Path) -> None:
     rates = present["Framerate"]
     problems += cell_problems(owners, rates, rates.str.fullmatch(r"\d+(\.\d+)?|n/a|"), "a number, n/a or empty")
     problems += [f"video {video!r} has more than one row" for video in sorted(set(names[names.duplicated()]))]
-    if problems:
-        raise CohortError(path, problems)
+    refuse(path, problems)
 
 
 def _table(kept: pd.DataFrame, paths: dict[str, str]) -> pd.DataFrame:
@@ -276,3 +259,36 @@ def _notes(paths: Collection[str], present: pd.DataFrame, n_barred: int) -> tupl
         "published patient ids are not reliable: split and resample by group_id",
         "three of the seven diseases occur, and diagnosis is confounded with source",
     )
+
+
+def read_public_raters(data_folder: Path) -> pd.DataFrame:
+    """The grades of both raters for the videos that both rated. No video is needed for it.
+
+    Args:
+        data_folder: Holds ``pocovid/`` and ``covidx_us/`` (at least their tables).
+
+    Returns:
+        One row per video: ``video_id`` (POCOVID's), ``group_id`` (what may show one person, see
+        ``conservative_groups``), ``pocovid`` and ``covidx_us`` (class indices of ``lung_severity``, int64),
+        ``matched_by`` (how the pair was found; matches by title are the least certain).
+
+    Raises:
+        CohortError: If a table is missing (says how to get it), or a pair has no grade there.
+
+    Source: the matching is ours, by file name, by title and by hand.
+    """
+    data_folder = Path(data_folder)
+    pairs = pd.read_csv(REGISTRY_FOLDER / "two_raters.csv")
+    rows = read_videos(data_folder / NAME).drop_duplicates("Filename").set_index("Filename")
+    scores = read_published_table(data_folder / "covidx_us", "LUSS_metadata.csv", "covidx_us", ["id", "LUSS"])
+    names, grades = pairs["pocovid_filename"], pd.Index(TASKS["lung_severity"].classes)
+    found = pd.DataFrame({"video_id": names, "group_id": names.map(rows["group_id"])})
+    found["pocovid"] = grades.get_indexer(names.map(rows["Lung Severity Score"]))
+    found["covidx_us"] = grades.get_indexer(pairs["covidx_us_id"].map(scores.set_index("id")["LUSS"]))
+    problems = [
+        f"no grade of {column} for video {video!r}; is this the published table?"
+        for column in ("pocovid", "covidx_us")
+        for video in names[found[column] < 0]
+    ]
+    refuse(data_folder, problems)
+    return found.assign(matched_by=pairs["matched_by"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lusbio.cohorts.table import Cohort, read_table, write_table
+from lusbio.cohorts.table import Cohort, read_table, refuse, write_table
 from lusbio.errors import CohortError, LusbioError
 from lusbio.files import code_fingerprint, write_csv, write_json
 from lusbio.simulation.patients import Recording
@@ -149,13 +149,11 @@ def read_synthetic(folder: Path) -> Cohort:
     """
     folder = Path(folder)
     missing = [name for name in ("simulation.json", "cohort.csv", "truth.csv") if not (folder / name).is_file()]
-    if missing:
-        raise CohortError(folder, [f"no {name}; `lusbio simulate` makes or completes the cohort" for name in missing])
+    refuse(folder, [f"no {name}; `lusbio simulate` makes or completes the cohort" for name in missing])
     parameters = _read_parameters(folder)
     table = read_table(folder / "cohort.csv")
     lost = [path for path in table["path"] if not (folder / path).is_file()]
-    if lost:
-        raise CohortError(folder, [f"{path} is missing; `lusbio simulate` completes the cohort" for path in lost])
+    refuse(folder, [f"{path} is missing; `lusbio simulate` completes the cohort" for path in lost])
     truth = pd.read_csv(folder / "truth.csv", dtype={"video_id": str} | dict.fromkeys(TASKS, str))
     truth[list(BIOMARKER_NAMES)] = truth[list(BIOMARKER_NAMES)].astype("float64")
     name = "synthetic" if parameters["probe"] == "linear" else "synthetic_convex"

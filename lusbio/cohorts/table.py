@@ -167,13 +167,17 @@ def check_table(table: pd.DataFrame, where: str | Path) -> pd.DataFrame:
         CohortError: With all problems at once.
     """
     table = tidy_table(table)
-    problems = table_problems(table)
-    if problems:
-        raise CohortError(where, problems)
+    refuse(where, table_problems(table))
     return table
 
 
-def read_cells(path: Path, advice: str) -> pd.DataFrame:
+def refuse(where: str | Path, problems: Sequence[str]) -> None:
+    """Raise a ``CohortError`` with all problems at once; nothing happens where there are none."""
+    if problems:
+        raise CohortError(where, problems)
+
+
+def read_cells(path: Path, advice: str = "a cohort folder holds a cohort.csv and its videos") -> pd.DataFrame:
     """Read a comma-separated table as text, cell for cell; an empty cell is NaN.
 
     Args:
@@ -197,7 +201,7 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         CohortError: If the file is missing, is not a table, or holds a wrong value.
     """
-    return check_table(read_cells(path, "a cohort folder holds a cohort.csv and its videos"), path)
+    return check_table(read_cells(path), path)
 
 
 def list_some(names: Sequence[str], most: int = 5) -> str:

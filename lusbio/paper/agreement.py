@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from lusbio.cohorts.public_raters import read_public_raters
+from lusbio.cohorts.pocovid import read_public_raters
 from lusbio.cohorts.targets import encode_task
 from lusbio.errors import CohortError
 from lusbio.experts.rows import Row
@@ -125,7 +125,7 @@ def make_public_raters_table(raters: pd.DataFrame, draws: int) -> Table:
     """Agreement of the two public raters, ``rater, metric, value, low, high``; intervals over groups.
 
     Args:
-        raters: From ``cohorts.public_raters.read_public_raters``.
+        raters: From ``cohorts.pocovid.read_public_raters``.
         draws: Draws of groups behind an interval.
     """
     run = HeldOut(*(raters[column].to_numpy() for column in ("pocovid", "covidx_us", "group_id")))

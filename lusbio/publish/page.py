@@ -20,7 +20,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from PIL import Image
 
-from lusbio.cohorts.folder import cohort_name
+from lusbio.cohorts.load import cohort_name
 from lusbio.errors import LusbioError
 from lusbio.files import build_folder, figures_folder, to_markdown, write_json, write_text
 from lusbio.publish.markdown import find_origins, render_markdown
