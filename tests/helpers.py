@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 
     from lusbio.paper.leakage import LadderVideos
 
-SMALL = replace(PROFILES["smoke"].training, frames=2, image_size=32, epochs=3, clips_per_epoch=16, batch_size=8)
+SMALL = replace(PROFILES["smoke"].training, frames=2, image_size=32, epochs=1, clips_per_epoch=8, batch_size=8)
 TINY = replace(PROFILES["smoke"], name="tiny", training=SMALL)
-"""A profile of which a run takes about a second."""
+"""A profile of which a run takes less than a second: a network that has seen eight clips once."""
+
+THREE_EPOCHS = replace(TINY, training=replace(SMALL, epochs=3, clips_per_epoch=16))
+"""Where a training is looked at while it goes on."""
 
 RESNET50_BLOCKS = (3, 4, 6, 3)
 

@@ -23,7 +23,7 @@ from lusbio.runs.study import Study
 from lusbio.vocabulary import BIOMARKER_TASK, SEVERITY
 
 # Enough epochs for a worker to be killed in the middle of them.
-LONGER = replace(TINY, training=replace(SMALL, epochs=4))
+LONGER = replace(TINY, training=replace(SMALL, epochs=4, clips_per_epoch=16))
 RESULTS = ("predictions.csv", "weights.safetensors", "features.npy", "log.csv", "run.json")
 
 

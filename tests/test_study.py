@@ -59,10 +59,9 @@ def test_a_task_of_ones_own_leaves_a_study(study):
 
 
 def test_a_task_by_name_is_trained_in_all_its_folds_and_read_back(study):
-    quick = replace(study, profile=replace(TINY, training=replace(TINY.training, epochs=1, clips_per_epoch=8)))
-    runs = quick.train(DISEASE, say=silent)
-    assert [run.spec.fold for run in runs] == [0, 1, 2] and [run.spec for run in runs] == quick.specs(DISEASE)
-    assert [run.folder for run in quick.runs(DISEASE)] == [run.folder for run in runs]
+    runs = study.train(DISEASE, say=silent)
+    assert [run.spec.fold for run in runs] == [0, 1, 2] and [run.spec for run in runs] == study.specs(DISEASE)
+    assert [run.folder for run in study.runs(DISEASE)] == [run.folder for run in runs]
 
 
 def test_a_table_is_written_for_programs_and_for_people(study, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import TINY, silent, small_study
+from helpers import THREE_EPOCHS, silent, small_study
 
 from lusbio.cohorts.targets import encode_task
 from lusbio.errors import LusbioError
@@ -24,7 +24,7 @@ RESULTS = ("weights.safetensors", "predictions.csv", "features.npy", "log.csv", 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Study:
-    return small_study(tmp_path_factory.mktemp("cohort"))
+    return small_study(tmp_path_factory.mktemp("cohort"), profile=THREE_EPOCHS)
 
 
 def test_a_run_leaves_weights_predictions_features_log_and_card(study):
@@ -64,9 +64,9 @@ KILLED = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from helpers import small_study
+from helpers import THREE_EPOCHS, small_study
 from lusbio.runs.train import execute
-study = small_study(Path({cohort!r}))
+study = small_study(Path({cohort!r}), profile=THREE_EPOCHS)
 execute(study.specs("lung_severity")[0], study)
 """
 
@@ -98,7 +98,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(study, tmp_path, monkeypatch, af
 def test_the_order_of_the_table_does_not_matter(study):
     (run,) = study.train(study.specs(DISEASE)[:1], say=silent)
     mixed = study.table.sample(frac=1, random_state=0)
-    again = prepare_cohort(replace(study.cohort, table=mixed), TINY)
+    again = prepare_cohort(replace(study.cohort, table=mixed), study.profile)
     assert again.data == study.data
     check_same_videos(run, again)
     elsewhere = replace(again, cohort=replace(again.cohort, table=mixed))
