@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -18,21 +18,15 @@ from lusbio.simulation.scanner import render_video
 from lusbio.videos import can_encode, write_frames
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
 
-_LABELS = ("constants", "draws", "patients", "population", "raters")
-_PIXELS = ("anatomy", "artifacts", "placement", "scanner")
-_CODE = tuple(f"simulation/{name}.py" for name in (*_LABELS, *_PIXELS))
+TABLES = ("cohort.csv", "truth.csv")
+
+_MODULES = ("constants", "draws", "patients", "population", "raters", "anatomy", "artifacts", "placement", "scanner")
+_CODE = tuple(f"simulation/{name}.py" for name in _MODULES)
 """What decides labels and pixels: a change there makes cohorts anew; see ``files.code_fingerprint``."""
 
 
 def simulate_cohort(
-    folder: Path,
-    *,
-    patients: int = 189,
-    seed: int = 0,
-    probe: str = "linear",
-    size: int = 224,
-    frames: tuple[int, int] = (60, 150),
-    jobs: int = 1,
+    folder: Path, patients: int, size: int, frames: Sequence[int], seed: int = 0, probe: str = "linear", jobs: int = 1
 ) -> Cohort:
     """Make a synthetic cohort, or read it where it is complete already.
 
@@ -44,10 +38,10 @@ def simulate_cohort(
     Args:
         folder: Where ``cohort.csv``, ``truth.csv``, ``simulation.json`` and ``videos/`` go.
         patients: How many; 189 have 718 videos.
-        seed: Decides everything; 0 or more.
-        probe: ``"linear"`` or ``"convex"``.
         size: Height and width of the videos in pixels, even.
         frames: Fewest and most frames of a video.
+        seed: Decides everything; 0 or more.
+        probe: ``"linear"`` or ``"convex"``.
         jobs: Worker processes.
 
     Returns:
@@ -70,7 +64,7 @@ def simulate_cohort(
     _prepare_folder(folder, parameters | {"suffix": suffix})
     paths = {r.video_id: folder / "videos" / f"{r.video_id}{suffix}" for r in recordings}
     missing = [r for r in recordings if not paths[r.video_id].is_file()]
-    if missing or not all((folder / name).is_file() for name in ("cohort.csv", "truth.csv")):
+    if missing or not all((folder / name).is_file() for name in TABLES):
         _render_all(missing, paths, size, frames, jobs)
         write_csv(truth_table(recordings), folder / "truth.csv")
         write_table(trainee_table(recordings, suffix), folder / "cohort.csv")
@@ -83,12 +77,12 @@ def _prepare_folder(folder: Path, parameters: dict) -> None:
     if before == parameters:
         return
     old = [path for suffix in (".mp4", ".npy") for path in (folder / "videos").glob(f"*{suffix}")]
-    tables = [name for name in ("cohort.csv", "truth.csv") if (folder / name).exists()]
+    tables = [name for name in TABLES if (folder / name).exists()]
     if (old or tables) and before is None:
         held = ", ".join([*tables, f"{len(old)} videos"] if old else tables)
         raise CohortError(folder, [f"holds {held} but no simulation.json: not made by the simulator, not overwritten"])
-    for path in [folder / "cohort.csv", folder / "truth.csv", *old]:
-        path.unlink(missing_ok=True)
+    for path in [*(folder / name for name in tables), *old]:
+        path.unlink()
     write_json(parameters, folder / "simulation.json")
 
 
@@ -98,20 +92,17 @@ def _read_parameters(folder: Path) -> dict | None:
     return json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else None
 
 
-def _render_all(
-    recordings: list[Recording], paths: dict[str, Path], size: int, frames: tuple[int, int], jobs: int
-) -> None:
+def _render_all(recordings: list[Recording], paths: dict, size: int, frames: Sequence[int], jobs: int) -> None:
     from joblib import Parallel, delayed, parallel_config
 
     tasks = (delayed(render_recording)(r, paths[r.video_id], size, frames) for r in recordings)
-    backend = {"backend": "loky", "inner_max_num_threads": 1} if jobs > 1 else {"backend": "sequential"}
-    with parallel_config(**backend):
-        done = Parallel(n_jobs=jobs, return_as="generator_unordered" if jobs > 1 else "generator")(tasks)
+    with parallel_config("loky", inner_max_num_threads=1):
+        done = Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
         for _ in _with_progress(done, len(recordings)):
             pass
 
 
-def render_recording(recording: Recording, path: Path, size: int, frames: tuple[int, int]) -> None:
+def render_recording(recording: Recording, path: Path, size: int, frames: Sequence[int]) -> None:
     """Draw one video and write it.
 
     Args:
@@ -148,13 +139,13 @@ def read_synthetic(folder: Path) -> Cohort:
         CohortError: If it is incomplete; names what is missing.
     """
     folder = Path(folder)
-    missing = [name for name in ("simulation.json", "cohort.csv", "truth.csv") if not (folder / name).is_file()]
+    missing = [name for name in ("simulation.json", *TABLES) if not (folder / name).is_file()]
     refuse(folder, [f"no {name}; `lusbio simulate` makes or completes the cohort" for name in missing])
     parameters = _read_parameters(folder)
     table = read_table(folder / "cohort.csv")
     lost = [path for path in table["path"] if not (folder / path).is_file()]
     refuse(folder, [f"{path} is missing; `lusbio simulate` completes the cohort" for path in lost])
-    truth = pd.read_csv(folder / "truth.csv", dtype={"video_id": str} | dict.fromkeys(TASKS, str))
-    truth[list(BIOMARKER_NAMES)] = truth[list(BIOMARKER_NAMES)].astype("float64")
+    types = dict.fromkeys(["video_id", *TASKS], str) | dict.fromkeys(BIOMARKER_NAMES, "float64")
+    truth = pd.read_csv(folder / "truth.csv", dtype=types)
     name = "synthetic" if parameters["probe"] == "linear" else "synthetic_convex"
     return Cohort(name, table, folder, simulated=True, truth=truth, notes=(f"simulated, seed {parameters['seed']}",))
