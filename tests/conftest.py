@@ -1,5 +1,6 @@
 """What every test finds: one thread, folders of its own, and a way to write a small notebook."""
 
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -20,12 +21,28 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On several cores what takes longest starts first; see `make test`."""
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        items.sort(key=lambda item: item.path.name not in ("test_paper.py", "test_real_papers.py"))
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The folder of the public cohorts; the test is skipped where there is none."""
     if not os.environ.get("LUSBIO_DATA"):
         pytest.skip("LUSBIO_DATA is not set: no public cohort at hand")
     return Path(os.environ["LUSBIO_DATA"])
+
+
+@pytest.fixture(scope="module")
+def one_fit() -> Iterator[None]:
+    """Experts are fitted once instead of three times: for modules that are not about which fit is kept."""
+    from lusbio.experts import rows
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "fit_expert", functools.partial(rows.fit_expert, fits=1))
+        yield
 
 
 OPENING = "# {number} · A test\n\nTwo. Sentences.\n\n- makes: a\n- reads: b\n- takes: c\n- expect: d"

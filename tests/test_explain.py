@@ -46,7 +46,7 @@ def finder():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 0.5  # there are only a few steps to learn the statistics in
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    for _ in range(6):
+    for _ in range(4):
         for rows in torch.randperm(32).split(8):
             optimizer.zero_grad()
             loss = torch.nn.functional.binary_cross_entropy_with_logits(network(inputs[rows])[:, 1], targets[rows])

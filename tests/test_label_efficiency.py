@@ -10,6 +10,8 @@ from lusbio.paper.closer_look import compare_label_needs, decide_with_fewer_labe
 from lusbio.runs.study import Study
 from lusbio.vocabulary import BIOMARKER_TASK, SEVERITY, Kind
 
+pytestmark = pytest.mark.usefixtures("one_fit")
+
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Study:

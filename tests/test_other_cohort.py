@@ -13,6 +13,8 @@ from lusbio.runs.predict import predict_cohort
 from lusbio.runs.study import Study
 from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, SEVERITY, Kind
 
+pytestmark = pytest.mark.usefixtures("one_fit")
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Study:

@@ -41,6 +41,8 @@ from lusbio.runs.spec import prepare_cohort
 from lusbio.runs.study import Study, as_study
 from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, DISEASE, SEVERITY, SF_RATIO, Kind
 
+pytestmark = pytest.mark.usefixtures("one_fit")
+
 QUESTION = "sf_at_most_430"
 NONES = [BIOMARKER_NAMES.index(question.column) for question in FINDINGS.values()]
 UNTAUGHT = [name for k, name in enumerate(BIOMARKER_NAMES) if k not in NONES]
