@@ -10,8 +10,7 @@ import filelock
 import numpy as np
 import pytest
 import torch
-from small_cohort import make_small_cohort
-from test_videos import broken_files, moving_bar
+from helpers import broken_files, make_small_cohort, moving_bar
 
 from lusbio.cli import build_parser, main
 from lusbio.cohorts.table import write_table
@@ -197,6 +196,7 @@ def start_training(folder: Path, *, epochs: int = 1, jobs: int = 1) -> subproces
     return subprocess.Popen([sys.executable, str(script)], env=environment, **pipes)
 
 
+@pytest.mark.slow
 def test_one_command_simulates_prepares_and_trains_table_1_on_a_machine_with_little_but_torch(tmp_path):
     printed, errors = (process := start_training(tmp_path)).communicate()
     assert process.returncode == 0, errors[-2000:]
@@ -212,7 +212,7 @@ def test_one_command_simulates_prepares_and_trains_table_1_on_a_machine_with_lit
         assert sum((folder / name).stat().st_size for name in small) < 1_000_000
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_training_that_is_told_to_end_leaves_what_can_be_resumed_and_no_process_behind(tmp_path, jobs):
     process = start_training(tmp_path, epochs=500, jobs=jobs)
     while process.poll() is None and not list((tmp_path / "build").glob("runs/*/resume.ckpt")):

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from small_cohort import make_small_cohort
+from helpers import make_small_cohort
 
 from lusbio.files import write_figure
 from lusbio.report.figures import (

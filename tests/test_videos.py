@@ -4,17 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import broken_files, moving_bar
 
 from lusbio.errors import CohortError, VideoError
 from lusbio.videos import VIDEO_SUFFIXES, FrameCache, decode_video, encode_video, read_video_info
-
-
-def moving_bar(n_frames: int = 20, size: int = 64) -> np.ndarray:
-    """A bright bar that moves down one pixel per frame: uint8 (n_frames, size, size)."""
-    frames = np.full((n_frames, size, size), 40, np.uint8)
-    for t in range(n_frames):
-        frames[t, 10 + t : 16 + t] = 220
-    return frames
 
 
 @pytest.fixture
@@ -88,41 +81,6 @@ def test_dicom_multi_frame_decodes(tmp_path):
     path = dicom_file(tmp_path / "bar.dcm", moving_bar())
     assert (decode_video(path, 64) == moving_bar()).all()
     assert read_video_info(path).fps == 20.0
-
-
-def broken_files(folder: Path, good: Path) -> dict[str, Path]:
-    """One file for each way of being broken, by the reason that the error must give."""
-    (folder / "empty.mp4").write_bytes(b"")
-    (folder / "text.mp4").write_text("this is not a video\n" * 50)
-    (folder / "half.mp4").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
-    (folder / "notes.txt").write_text("hello")
-    (folder / "text.dcm").write_text("hello " * 100)
-    np.save(folder / "floats.npy", np.zeros((3, 4, 4)))
-    np.savez(folder / "several.npz", a=np.zeros(3))
-    (folder / "several.npz").rename(folder / "several.npy")
-    import av
-
-    with av.open(str(folder / "whole.avi"), "w") as container:
-        stream = container.add_stream("rawvideo", rate=25)
-        stream.height, stream.width, stream.pix_fmt = 64, 64, "bgr24"
-        for frame in np.tile(moving_bar(), (5, 1, 1)):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray").reformat(format="bgr24")))
-        container.mux(stream.encode())
-    whole = (folder / "whole.avi").read_bytes()
-    # Cut between two frames: nothing but the announced count tells that something is missing.
-    (folder / "truncated.avi").write_bytes(whole[: whole.rindex(b"00d", 0, len(whole) // 2)])
-    names = {
-        "is empty": "empty.mp4",
-        "does not decode": "text.mp4",
-        "does not decode as a video": "half.mp4",
-        "file type '.txt'": "notes.txt",
-        "not a readable DICOM": "text.dcm",
-        "expected uint8": "floats.npy",
-        "archive of several": "several.npy",
-        "announced frames decode": "truncated.avi",
-        "cannot be opened": "absent.mp4",
-    }
-    return {reason: folder / name for reason, name in names.items()}
 
 
 def test_every_broken_file_is_named_with_its_reason(video, tmp_path):
