@@ -9,9 +9,10 @@ import io
 import json
 import zipfile
 import zlib
+from collections import namedtuple
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,23 +31,16 @@ MISSING_FRAMES_TOLERATED = 0.1
 frames of intact public videos; a larger gap means a truncated file. (Engineering choice.)"""
 
 
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a video turned out to be when it was decoded.
+VideoInfo = namedtuple("VideoInfo", "frames announced_frames height width fps")
+"""What a video turned out to be when it was decoded.
 
-    Attributes:
-        frames: Frames that decode.
-        announced_frames: Frames that the container announces; None when it does not say.
-        height: Stored height in pixels.
-        width: Stored width in pixels.
-        fps: Frames per second; None when the file does not say.
-    """
-
-    frames: int
-    announced_frames: int | None
-    height: int
-    width: int
-    fps: float | None
+Attributes:
+    frames: Frames that decode.
+    announced_frames: Frames that the container announces; None when it does not say.
+    height: Stored height in pixels.
+    width: Stored width in pixels.
+    fps: Frames per second; None when the file does not say.
+"""
 
 
 def decode_video(path: Path, size: int) -> np.ndarray:
@@ -185,15 +179,13 @@ def write_frames(frames: np.ndarray, path: Path, fps: float) -> None:
         fps: Frames per second; an array does not keep it.
 
     Raises:
-        ValueError: If the suffix is neither, or the frames do not fit it.
+        ValueError: If the frames do not fit a video.
     """
-    if path.suffix == ".mp4":
-        encode_video(frames, path, fps)
-    elif path.suffix == ".npy":
+    if path.suffix == ".npy":
         with atomic_path(path) as temporary:
             np.save(temporary, frames)
     else:
-        raise ValueError(f"{path}: expected .mp4 or .npy")
+        encode_video(frames, path, fps)
 
 
 def encode_video(frames: np.ndarray, path: Path, fps: float) -> None:
@@ -311,7 +303,7 @@ class FrameCache:
             frames, info = read_video(path, self.size)
             with atomic_path(frames_path) as temporary:
                 np.save(temporary, frames)
-            write_json({**asdict(info), "crc32": zlib.crc32(frames)}, notes_path)
+            write_json({**info._asdict(), "crc32": zlib.crc32(frames)}, notes_path)
         return CachedVideo(frames_path, sha256, info)
 
 

@@ -136,14 +136,12 @@ def _take(task: str, answers: pd.Series, classes: Sequence[str], study: Study) -
     table = study.table.iloc[rows]
     paths = [study.cohort.folder / path for path in table["path"]]
     pixels, small = pool_pixels(paths, study.jobs)
-    files = pd.DataFrame([vars(video.info) for video in small])[["width", "height", "fps", "frames"]].astype(np.float64)
+    files = pd.DataFrame([video.info for video in small])[["width", "height", "fps", "frames"]].astype(np.float64)
+    files["container"] = [path.suffix.lower() for path in paths]
     units = table[["video_id", "patient_id", "group_id"]].set_axis(["video", "patient", "group"], axis=1)
-    return LadderVideos(
-        *(task, rows, known.codes.astype(np.int64), tuple(known.categories)),
-        pixels=pixels.reshape(*pixels.shape[:2], -1),
-        files=files.assign(container=[path.suffix.lower() for path in paths]),
-        units=units.assign(source=pocovid.find_sources(units["group"].to_numpy())).reset_index(drop=True),
-    )
+    units = units.assign(source=pocovid.find_sources(units["group"].to_numpy())).reset_index(drop=True)
+    labels, classes = known.codes.astype(np.int64), tuple(known.categories)
+    return LadderVideos(task, rows, labels, classes, pixels.reshape(*pixels.shape[:2], -1), files, units)
 
 
 # --- rung by rung ---
