@@ -1,0 +1,67 @@
+"""The paper of real patients, in miniature, where the public cohorts are at hand: `make paper COHORT=...`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = {
+    *("table1", "table2", "table4", "table4_public", "table7", "biomarker_aucs", "differences", "verdict", "cost"),
+    *("confusion", "kappa", "operating_points", "calibration", "reliability", "importance"),
+}
+OWN = {"covid_blues": {"table3", "real_patients", "real_findings"}, "pocovid": {"leakage", "leakage_severity"}}
+"""Tables of one cohort only."""
+
+FRAMES = ("fig4", "contact_sheet", "simulator_layers")
+"""Figures that show videos: of real patients they stay in the build folder, of the simulator they are not here."""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """One for all papers: the networks of simulated patients that they take are trained once."""
+    return tmp_path_factory.mktemp("papers")
+
+
+@pytest.fixture(scope="module", params=OWN)
+def paper(request, folder, data_folder) -> tuple[str, Path]:
+    """Name of a cohort, and where the tables of its paper lie."""
+    if not (data_folder / request.param).is_dir():
+        pytest.skip(f"no {request.param} at hand")
+    places = {"LUSBIO_BUILD": folder / "build", "LUSBIO_FIGURES": folder / "figures", "LUSBIO_DATA": data_folder}
+    environment = {**os.environ, **{name: str(place) for name, place in places.items()}}
+    environment.pop("MAKEFLAGS", None)
+    settings = ("PROFILE=smoke", f"COHORT={request.param}", f"PYTHON={sys.executable}", "JOBS=2")
+    command = ["make", "--no-print-directory", "paper", *settings]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return request.param, folder / "figures" / "smoke" / request.param
+
+
+def test_every_table_is_made_and_says_that_patients_are_real(paper):
+    cohort, tables = paper
+    for name in SHARED | OWN[cohort]:
+        text = (tables / f"{name}.md").read_text(encoding="utf-8")
+        assert "**Real** patients" in text and "`smoke`" in text and "**Simulated** patients" not in text, name
+        assert len(pd.read_csv(tables / f"{name}.csv")), name
+    described = json.loads((tables / "run.json").read_text(encoding="utf-8"))
+    assert described["cohort"] == cohort and described["simulated"] is False and described["left_out"]
+
+
+def test_no_picture_of_a_patient_is_among_the_results(paper):
+    _, tables = paper
+    figures = {path.stem for path in tables.iterdir() if path.suffix in (".png", ".pdf")}
+    assert {"fig3", "table1", "reliability"} <= figures and figures.isdisjoint(FRAMES)
+
+
+def test_what_this_profile_does_not_ask_of_them_is_not_there_and_the_page_says_why(paper, folder):
+    cohort, tables = paper
+    assert not any((tables / f"{name}.csv").exists() for name in ("table6", "label_efficiency"))
+    page = (folder / "build" / "smoke" / cohort / "paper.html").read_text(encoding="utf-8")
+    assert "Real patients" in page and "Left out here: another backbone (Table 6)" in page
