@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lusbio.simulation.anatomy import fluid_mm, image_top_mm, lobe, lung_depth, pleura_depth
+from lusbio.simulation.appearance import example_scene
 from lusbio.simulation.constants import B_LINE_SPACING_MM
-from lusbio.simulation.examples import example_scene
 from lusbio.simulation.patients import biomarkers_of
 from lusbio.simulation.placement import build_scene
 from lusbio.simulation.population import simulate_recordings

@@ -7,7 +7,7 @@ import pytest
 
 from lusbio.simulation import artifacts
 from lusbio.simulation.anatomy import Spot
-from lusbio.simulation.examples import example_scene
+from lusbio.simulation.appearance import example_scene
 from lusbio.simulation.patients import choices_of, sized_choice
 from lusbio.simulation.placement import build_scene
 from lusbio.simulation.population import simulate_recordings

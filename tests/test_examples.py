@@ -1,6 +1,6 @@
 import numpy as np
 
-from lusbio.simulation.examples import example_scene, take_apart
+from lusbio.simulation.appearance import example_scene, take_apart
 from lusbio.simulation.scanner import render_video
 
 

@@ -1,8 +1,14 @@
 import numpy as np
 import pytest
 
-from lusbio.simulation.examples import example_scene
-from lusbio.simulation.realism import count_greys, describe_video, measure_speckle, measure_spectrum, tell_apart
+from lusbio.simulation.appearance import (
+    count_greys,
+    describe_video,
+    example_scene,
+    measure_speckle,
+    measure_spectrum,
+    tell_apart,
+)
 
 
 def noise(seed: int, level: float = 100.0) -> np.ndarray:

@@ -7,8 +7,8 @@ import pytest
 
 from lusbio.simulation import artifacts
 from lusbio.simulation.anatomy import Spot, make_grid
+from lusbio.simulation.appearance import example_scene
 from lusbio.simulation.constants import INTERNAL_SIZE
-from lusbio.simulation.examples import example_scene
 from lusbio.simulation.placement import build_scene
 from lusbio.simulation.population import simulate_recordings
 from lusbio.simulation.scanner import compress, echo_db, make_speckle, make_textures, render_video

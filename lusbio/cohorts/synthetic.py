@@ -20,7 +20,7 @@ from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
 
 TABLES = ("cohort.csv", "truth.csv")
 
-_MODULES = ("constants", "draws", "patients", "population", "raters", "anatomy", "artifacts", "placement", "scanner")
+_MODULES = ("constants", "patients", "population", "raters", "anatomy", "artifacts", "placement", "scanner")
 _CODE = tuple(f"simulation/{name}.py" for name in _MODULES)
 """What decides labels and pixels: a change there makes cohorts anew; see ``files.code_fingerprint``."""
 
