@@ -75,7 +75,7 @@ SAFE_COHORT := $(shell basename '$(subst ','\'',$(COHORT))' | \
 BUILD       := $(or $(LUSBIO_BUILD),build)
 OUT         := $(BUILD)/$(PROFILE)/$(SAFE_COHORT)/notebooks
 PAGE        := $(BUILD)/$(PROFILE)/$(SAFE_COHORT)/paper.html
-PACKAGE     := $(wildcard lusbio/*.py lusbio/*/*.py lusbio/words/*.toml lusbio/*/*.csv lusbio/*/*/*.csv)
+PACKAGE     := $(wildcard lusbio/*.py lusbio/*/*.py lusbio/words/*.toml lusbio/*/*.csv lusbio/*/*/*.csv lusbio/*/*.mplstyle)
 
 paper: $(PAGE) ## Every table and figure: trains (once), runs the notebooks
 	@echo "The paper: $(PAGE), with tables and figures in figures/$(PROFILE)/ and the notebooks beside it"
@@ -87,7 +87,7 @@ smoke: ## The whole paper in miniature, synthetic, to see that it works
 # kept by what decides their numbers, so "again" takes seconds unless one of those changed.
 $(PAPER:%=$(OUT)/%.ipynb): $(OUT)/%.ipynb: notebooks/%.ipynb $(PACKAGE) $(OUT)/inputs.txt $(ENVIRONMENT)
 	@echo "[$$(printf '%s\n' $(PAPER) | grep -nx '$*' | cut -d: -f1)/$(words $(PAPER))] $*"
-	@$(RUN) -m lusbio.publish.run_notebook run $< --output $@ \
+	@$(RUN) -m lusbio.publish.run_notebook $< --output $@ \
 	    --profile $(PROFILE) --cohort '$(subst ','\'',$(COHORT))' --jobs $(JOBS)
 
 $(OUT)/02_biomarkers.ipynb: | $(OUT)/01_cohort.ipynb

@@ -72,7 +72,7 @@ def _planned(folder: Path, *arguments: str) -> list[list[str]]:
     result = _make(folder, "-n", "paper", *arguments)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.replace("\\\n", " ").splitlines()
-    return [shlex.split(line)[4:] for line in lines if " -m lusbio.publish.run_notebook run " in line]
+    return [shlex.split(line)[3:] for line in lines if " -m lusbio.publish.run_notebook " in line]
 
 
 def test_the_paper_is_a_typed_list_that_trains_once_and_second():
@@ -84,7 +84,7 @@ def test_the_paper_is_a_typed_list_that_trains_once_and_second():
 def test_make_alone_lists_every_target():
     listed = _make(ROOT).stdout
     targets = re.search(r"^\.PHONY: (.*) FORCE$", MAKEFILE, flags=re.MULTILINE)[1].split()
-    assert set(re.findall(r"^  make (\w+)", listed, flags=re.MULTILINE)) == set(targets)
+    assert set(re.findall(r"^  make ([\w-]+)", listed, flags=re.MULTILINE)) == set(targets)
 
 
 def test_make_passes_exactly_the_runner_s_parameters(checkout):

@@ -29,12 +29,12 @@ CLASSES = {
 """Spelled out: the numbers are recomputed without the package."""
 
 
-def make_smoke(folder: Path) -> Path:
+def make_smoke(folder: Path, jobs: int) -> Path:
     """Run `make smoke` with everything it makes in a folder; returns where its tables lie."""
     environment = {**os.environ, "LUSBIO_BUILD": str(folder / "build"), "LUSBIO_FIGURES": str(folder / "figures")}
     for variable in ("MAKEFLAGS", "LUSBIO_DATA"):  # with real patients at hand the paper has more to show
         environment.pop(variable, None)
-    command = ["make", "--no-print-directory", "smoke", f"PYTHON={sys.executable}", "JOBS=2"]
+    command = ["make", "--no-print-directory", "smoke", f"PYTHON={sys.executable}", f"JOBS={jobs}"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return folder / "figures" / "smoke" / "synthetic"
@@ -42,7 +42,7 @@ def make_smoke(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory) -> Path:
-    return make_smoke(tmp_path_factory.mktemp("first"))
+    return make_smoke(tmp_path_factory.mktemp("first"), jobs=1)  # the other core has the other tests
 
 
 TABLES = [
@@ -94,8 +94,8 @@ def test_make_smoke_makes_every_table_and_figure(smoke):
 def test_every_cell_of_table1_is_a_number_with_an_interval_around_it(smoke):
     table = pd.read_csv(smoke / "table1.csv")
     networks, experts = (3 + 1, 7 * (3 + 3 + 1 + 2 + 3))  # end to end, biomarkers, pretrained, severity's, crossed
-    anchors = 3 * 4
-    assert len(table) == 2 * (networks + experts + anchors)
+    baselines = 3 * 4
+    assert len(table) == 2 * (networks + experts + baselines)
     assert table.drop(columns=["published_mean", "published_sd"]).notna().all(axis=None)
     assert ((table["ci_low"] <= table["ci_high"]) & table["mean"].between(0, 100)).all()
     assert table["published_mean"].notna().sum() == 134
@@ -237,13 +237,15 @@ def without_minutes(path: Path) -> bytes:
     return ends[path.suffix].sub(b"", path.read_bytes())
 
 
-def test_two_smoke_papers_are_equal_byte_by_byte(smoke, tmp_path):
-    again = make_smoke(tmp_path)
+@pytest.mark.slow
+def test_two_smoke_papers_are_equal_byte_by_byte_however_many_work_on_them(smoke, tmp_path):
+    again = make_smoke(tmp_path, jobs=2)
     for path in sorted(smoke.iterdir()):
         if path.stem not in ("timing", "cost"):  # minutes
             assert without_minutes(path) == without_minutes(again / path.name), path.name
 
 
+@pytest.mark.slow
 def test_a_student_adds_a_task_of_their_own(smoke):
     """Notebook 90 trains by itself, so it is no part of the paper; here it finds the runs of the paper."""
     build = smoke.parents[2] / "build"
@@ -253,7 +255,6 @@ def test_a_student_adds_a_task_of_their_own(smoke):
         sys.executable,
         "-m",
         "lusbio.publish.run_notebook",
-        "run",
         "notebooks/90_your_task.ipynb",
         "--output",
         str(output),

@@ -65,7 +65,7 @@ DEFECTS = {
     "long cell": (lambda nb: nb["cells"][3].update(source="x = 1\n" * 26), "26 lines of code"),
     "long function": (lambda nb: nb["cells"][3].update(source="def f():\n" + "    x = 1\n" * 12), "f has 13 lines"),
     "long method": (
-        lambda nb: nb["cells"][3].update(source="class A:\n    def f(self):\n" + "        x = 1\n\n" * 12),
+        lambda nb: nb["cells"][3].update(source="class Long:\n    def f(self):\n" + "        x = 1\n\n" * 12),
         "f has 13 lines",
     ),
     "many names": (lambda nb: nb["cells"][3].update(source=IMPORTS.format(", n, o")), "13 names are imported"),
@@ -169,7 +169,7 @@ def test_a_failed_cell_is_shown_and_leaves_only_the_running_file(tmp_path, write
     code = "values = [1]\nraise ValueError('first line\\nsecond line')"
     source = write_notebook(tmp_path / "01_try.ipynb", "x = 1", code)
     output = tmp_path / "out" / "01_try.ipynb"
-    assert main(["run", str(source), "--output", str(output), "--jobs", "3"]) == 1
+    assert main([str(source), "--output", str(output), "--jobs", "3"]) == 1
     said = capfd.readouterr().err
     assert "stopped in cell [4]" in said and "values = [1]" in said
     assert "ValueError: first line\nsecond line" in said and "01_try.running.ipynb" in said
@@ -180,7 +180,7 @@ def test_a_notebook_that_has_nothing_to_do_ends_there_and_is_done(tmp_path, writ
     code = "from lusbio.errors import NothingToDo\nraise NothingToDo('No raters here: lusbio fetch pocovid.')"
     source = write_notebook(tmp_path / "in" / "01_try.ipynb", "print('begun')", code, "print('after', 'that')")
     output = tmp_path / "out" / "01_try.ipynb"
-    assert main(["run", str(source), "--output", str(output)]) == 0
+    assert main([str(source), "--output", str(output)]) == 0
     said = capfd.readouterr()
     assert "begun\nNo raters here: lusbio fetch pocovid.\n" in said.out and "after that" not in said.out
     assert said.err == ""
@@ -214,15 +214,7 @@ go on: make paper PROFILE=smoke COHORT='it'"'"'s mine'
 
 def check_interrupt(source: Path, started: int, sent: signal.Signals, send) -> None:
     """Send a signal to the run of a notebook, as a terminal (``os.killpg``) or make (``os.kill``) does."""
-    command = [
-        sys.executable,
-        "-m",
-        "lusbio.publish.run_notebook",
-        "run",
-        source,
-        "--output",
-        source.parent / "out.ipynb",
-    ]
+    command = [sys.executable, "-m", "lusbio.publish.run_notebook", source, "--output", source.parent / "out.ipynb"]
     with subprocess.Popen(
         [*command, "--profile", "smoke", "--cohort", "it's mine", "--jobs", "2"],
         cwd=ROOT,

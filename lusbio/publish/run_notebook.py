@@ -1,8 +1,8 @@
 """Running the notebooks as a paper.
 
-``python -m lusbio.publish.run_notebook run NOTEBOOK --profile laptop --cohort synthetic --jobs 2`` is what
-``make paper`` calls for each notebook. The only module that knows papermill and nbconvert, and only when it runs one:
-what is slow to import comes after ``ended_in_two_lines``.
+``python -m lusbio.publish.run_notebook NOTEBOOK --output EXECUTED --profile laptop --cohort synthetic --jobs 2`` is
+what ``make paper`` calls for each notebook. The only module that knows papermill and nbconvert, and only when it runs
+one: what is slow to import comes after ``ended_in_two_lines``.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def ended_in_two_lines(what: str, profile: str | None, cohort: str | None) -> It
     options = {"PROFILE": profile, "COHORT": cohort}
     command = " ".join(["make paper", *(f"{name}={shlex.quote(value)}" for name, value in options.items() if value)])
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    heeded = [number for number, handler in before.items() if handler != signal.SIG_IGN]  # as it is behind an `&`
+    heeded = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}  # as behind an `&`
     interrupted = False
 
     def end(*_: object) -> None:
@@ -59,8 +59,8 @@ def ended_in_two_lines(what: str, profile: str | None, cohort: str | None) -> It
     try:
         yield
     finally:
-        for number in heeded:
-            signal.signal(number, before[number])
+        for number, handler in heeded.items():
+            signal.signal(number, handler)
         if interrupted:  # whatever has become of the exception on its way
             raise KeyboardInterrupt
 
@@ -212,7 +212,7 @@ def _page(notebook: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line: ``run`` one notebook.
+    """The command line: execute one notebook, and write it with its page.
 
     Args:
         arguments: What follows ``python -m lusbio.publish.run_notebook``; None means the process's own.
@@ -220,34 +220,25 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0 when all went well, 1 after a LusbioError, 130 when interrupted.
     """
-    program = "python -m lusbio.publish.run_notebook"
-    parser = argparse.ArgumentParser(prog=program, description="Run a notebook.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="execute one, and write it with its page")
-    run.add_argument("notebook", type=Path)
-    run.add_argument("--output", type=Path, help="executed notebook (default: build/notebooks/NAME.ipynb)")
+    parser = argparse.ArgumentParser(prog="python -m lusbio.publish.run_notebook", description="Execute a notebook.")
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument(
+        "--output", type=Path, required=True, help="executed notebook to write; its page lies beside it"
+    )
     for name, kind in PARAMETERS.items():
-        run.add_argument(f"--{name}", type=kind, help="passed to the notebook; its own default when left out")
-    options = parser.parse_args(arguments)
+        parser.add_argument(f"--{name}", type=kind, help="passed to the notebook; its own default when left out")
+    options, began = parser.parse_args(arguments), time.monotonic()
+    parameters = {name: getattr(options, name) for name in PARAMETERS if getattr(options, name) is not None}
     try:
-        _run(options)
+        with ended_in_two_lines(options.notebook.stem, options.profile, options.cohort):
+            run_notebook(options.notebook, options.output, parameters)
     except LusbioError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    print(f"      {options.notebook.stem}: {time.monotonic() - began:.0f} s, {options.output.with_suffix('.html')}")
     return 0
-
-
-def _run(options: argparse.Namespace) -> None:
-    began = time.monotonic()
-    with ended_in_two_lines(options.notebook.stem, options.profile, options.cohort):
-        from lusbio.files import build_folder
-
-        parameters = {name: getattr(options, name) for name in PARAMETERS if getattr(options, name) is not None}
-        output = options.output or build_folder("notebooks", options.notebook.name)
-        run_notebook(options.notebook, output, parameters)
-    print(f"      {options.notebook.stem}: {time.monotonic() - began:.0f} s, {output.with_suffix('.html')}")
 
 
 if __name__ == "__main__":
