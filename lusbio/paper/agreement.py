@@ -49,8 +49,8 @@ def make_table4(rows: Sequence[Row], study: Study) -> Table:
     """
     trainee = [held_out._replace(probabilities=held_out.labels) for held_out in rows[0].held_out]
     raters = {"trainee": trainee} | {row.features: take_classes(row) for row in rows}
-    found = {name: _beside_specialist(decided, study) for name, decided in raters.items()}
-    cells = _measure_agreement({name: runs for name, runs in found.items() if runs}, study.draws)
+    graded = {name: runs for name, decided in raters.items() if (runs := _beside_specialist(decided, study))}
+    cells = _measure_agreement(graded, study.draws)
     is_published = (cells["rater"] == "trainee") & (cells["metric"] == "agreement")
     cells["published"] = np.where(is_published, read_published("table4")["published_mean"].item(), np.nan)
     note = (
@@ -103,14 +103,12 @@ def compare_agreement(rows: Sequence[Row], study: Study) -> str:
     if not first:
         return f"cohort `{study.cohort.name}` has no grades of a specialist, so nobody can say."
     (found,) = subtract_cells([({}, second, first)], study.draws, rater_agreement, ["agreement"]).itertuples()
-    if found.ci_low <= 0 <= found.ci_high:
-        verdict = "no difference that these patients could show"
-    else:
+    verdict = "no difference that these patients could show"
+    if found.ci_low > 0 or found.ci_high < 0:
         verdict = f"{'more' if found.ci_low > 0 else 'less'} often, and the interval excludes 0"
-    return (
-        f"same grade as the specialist, {rows[1].words} minus {rows[0].words}: "
-        f"{format_value(found.mean, found.ci_low, found.ci_high, sign='+')} percentage points, {verdict}."
-    )
+    difference = format_value(found.mean, found.ci_low, found.ci_high, sign="+")
+    compared = f"{rows[1].words} minus {rows[0].words}"
+    return f"same grade as the specialist, {compared}: {difference} percentage points, {verdict}."
 
 
 def open_public_raters(study: Study) -> pd.DataFrame:

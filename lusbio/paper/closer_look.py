@@ -38,8 +38,7 @@ UNITS += [("biomarker", b.group, b.name, [b.index]) for b in BIOMARKERS]
 def list_confusion(rows: Sequence[Row]) -> Table:
     """``make_confusion`` of several rows: ``features, classifier, task, true, decided, videos``, one line per cell."""
     parts = [make_confusion(row).stack().rename("videos").reset_index().assign(**name_row(row)) for row in rows]
-    cells = pd.concat(parts, ignore_index=True)
-    cells = cells[["features", "classifier", "task", "true", "decided", "videos"]]
+    cells = pd.concat(parts, ignore_index=True)[["features", "classifier", "task", "true", "decided", "videos"]]
     return Table(cells, in_words(cells[cells["videos"] > 0]), runs=runs_of(rows))
 
 
@@ -164,8 +163,7 @@ def make_importance(rows: Sequence[Row], study: Study) -> Table:
 def _permute_all(row: Row, study: Study) -> pd.DataFrame:
     import joblib
 
-    names = row.classifier.split(" / ")
-    names = names * len(row.runs) if len(names) == 1 else names
+    names = row.classifier.split(" / ") if " / " in row.classifier else [row.classifier] * len(row.runs)
     with joblib.parallel_config("loky", inner_max_num_threads=1):
         done = joblib.Parallel(n_jobs=study.jobs)(
             joblib.delayed(_permute_run)(name, run, row.task, study, [0, number])

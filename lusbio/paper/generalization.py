@@ -95,7 +95,10 @@ def make_table3(result: OtherCohortResult, draws: int) -> Table:
     counted = cells.assign(videos=cells["videos"] + " (" + cells["n_videos"].astype(str) + ")")
     by = ["videos", "features", "classifier"]
     shown = widen(counted, by, heading=lambda cell: METRIC_TITLES[cell["metric"]])
-    return Table(cells, shown, _describe_choice(result), _describe_tested(result))
+    note = f"Experts chosen, run by run: {result.chosen}."
+    if any(row.features == Kind.MIXED for row in rows):
+        note += " Mixed: networks that learnt from the training cohort and simulated patients together."
+    return Table(cells, shown, note, _describe_tested(result))
 
 
 def _measure(rows: list[Row], videos: str, keep: np.ndarray, draws: int) -> pd.DataFrame:
@@ -132,14 +135,6 @@ def _describe_tested(result: OtherCohortResult) -> str:
     )
     present = [note for note in other.notes if note.endswith("videos present")]
     return " · ".join([tested_on, *present, f"trained on: {describe_origin(result.home, result.runs)}"])
-
-
-def _describe_choice(result: OtherCohortResult) -> str:
-    """The line below Table 3: which experts were chosen, and what mixed means where there are such."""
-    text = f"Experts chosen, run by run: {result.chosen}."
-    if any(row.features == Kind.MIXED for row in result.rows):
-        text += " Mixed: networks that learnt from the training cohort and simulated patients together."
-    return text
 
 
 def describe_generalization(cells: pd.DataFrame) -> list[str]:

@@ -27,8 +27,6 @@ from lusbio.publish.markdown import find_origins, render_markdown
 from lusbio.publish.run_notebook import ended_in_two_lines
 from lusbio.vocabulary import ARTEFACTS
 
-SUFFIXES = (".png", ".md", ".csv")
-
 
 class Section(NamedTuple):
     """A heading of the page and the artefacts below it.
@@ -77,15 +75,15 @@ def build_page(profile: str, cohort: str) -> str:
     if others := sorted(files.keys() - {"verdict"}.union(*(section.artefacts for section in sections))):
         sections.append(Section("more", "More", others))
     common, verdict = _shared_origin(folder, run), files.get("verdict", {})
-    verdict_origins = find_origins(verdict[".md"].read_text(encoding="utf-8")) if ".md" in verdict else []
     return _make_template().render(
         profile=profile,
         cohort=cohort,
         run=run,
         timing=timing,
-        minutes=_sum_minutes(timing.get("runs")),
+        minutes=_sum_minutes(timing["runs"]) if timing.get("runs") else "",
         verdicts=pd.read_csv(verdict[".csv"]).to_dict("records") if ".csv" in verdict else None,
-        verdict_origins=[origin for origin in verdict_origins if origin != common],
+        verdict_origins=find_origins(verdict[".md"].read_text(encoding="utf-8")) if ".md" in verdict else [],
+        common_origin=common,
         sections=sections,
         artefacts={name: _show_artefact(name, its_files, common) for name, its_files in found.items()},
         left_out=run.get("left_out", {}),
@@ -129,7 +127,7 @@ def _find_files(folder: Path) -> dict[str, dict[str, Path]]:
     """The files of each artefact, by its name and their suffix."""
     found: dict[str, dict[str, Path]] = {}
     for path in sorted(folder.glob("[!.]*")):
-        if path.suffix in SUFFIXES:
+        if path.suffix in (".png", ".md", ".csv"):
             found.setdefault(path.stem, {})[path.suffix] = path
     return found
 
@@ -142,10 +140,8 @@ def _shared_origin(folder: Path, run: dict) -> str:
     return max(told, key=told.count, default="")
 
 
-def _sum_minutes(runs: Sequence[dict] | None) -> str:
+def _sum_minutes(runs: Sequence[dict]) -> str:
     """Minutes by kind of run and task, as a table."""
-    if not runs:
-        return ""
     by_kind = pd.DataFrame(runs).groupby(["kind", "task"], sort=False)["minutes"].agg(runs="size", minutes="sum")
     return render_markdown(to_markdown(by_kind.reset_index()))[1]
 
@@ -196,8 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--profile", default="laptop")
     parser.add_argument("--cohort", default="synthetic", help="its name, or its folder")
     options = parser.parse_args(arguments)
-    plain = re.fullmatch(r"[A-Za-z0-9_-]+", options.cohort)
-    cohort = options.cohort if plain else cohort_name(Path(options.cohort))
+    cohort = options.cohort if re.fullmatch(r"[A-Za-z0-9_-]+", options.cohort) else cohort_name(Path(options.cohort))
     path = build_folder(options.profile, cohort, "paper.html")
     try:
         with ended_in_two_lines("the page", options.profile, options.cohort):

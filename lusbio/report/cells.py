@@ -6,7 +6,6 @@ cells out for people, ``format_value`` is how a number with its interval is writ
 
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -86,7 +85,6 @@ def lay_out(found: Mapping[str, Estimate]) -> dict[str, float]:
     }
 
 
-@cache
 def read_published(table: str) -> pd.DataFrame:
     """The published numbers of one table, ``"table1"``, ``"table2"``, ``"table4"`` or ``"table7"``, in percent.
 
@@ -99,7 +97,6 @@ def read_published(table: str) -> pd.DataFrame:
     return published.rename(columns={"mean": "published_mean", "sd": "published_sd"}).reset_index(drop=True)
 
 
-@cache
 def read_published_minutes() -> pd.Series:
     """The published minutes per run on an RTX A6000, by features and classifier."""
     published = pd.read_csv(PACKAGE / "report" / "published" / "train_minutes.csv")

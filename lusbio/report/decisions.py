@@ -76,10 +76,9 @@ def make_operating_points(rows: Sequence[Row], draws: int) -> Table:
     for row in rows:
         yes = find_positive_classes(row.task, len(row.classes))
         thresholds = [choose_threshold(*_as_question(validated, yes)) for validated in row.validated]
-        runs = []
-        for held_out, threshold in zip(row.held_out, thresholds, strict=True):
-            positive, scores = _as_question(held_out, yes)
-            runs.append(HeldOut(positive, scores >= threshold, held_out.groups))
+        asked = [(*_as_question(held_out, yes), held_out.groups) for held_out in row.held_out]
+        pairs = zip(asked, thresholds, strict=True)
+        runs = [HeldOut(positive, scores >= threshold, groups) for (positive, scores, groups), threshold in pairs]
         question = f"{title_of(row.task)}: {' or '.join(row.classes[k] for k in yes)}"
         chosen = {"threshold": 100 * np.mean(thresholds), "threshold_sd": 100 * np.std(thresholds)}
         lines.append(name_row(row) | {"question": question} | lay_out(estimate(runs, draws, detection)) | chosen)

@@ -75,9 +75,9 @@ def plot_biomarkers(values: pd.DataFrame, *, ax: Axes) -> Axes:
         ticked = np.flatnonzero(values["label"] == 1)
         ax.plot(np.full(len(ticked), 1.03), ticked, "o", color=INK, ms=4, clip_on=False, label="ticked by the rater")
         ax.legend(loc="lower right", bbox_to_anchor=(1, 1))
-    ax.set(xlim=(0, 1), xlabel="probability")
+    # With room for those that nothing is known of.
+    ax.set(xlim=(0, 1), ylim=(len(names) - 0.4, -0.6), xlabel="probability")
     ax.tick_params(axis="y", labelsize=7)
-    ax.set_ylim(len(names) - 0.4, -0.6)  # with room for those that nothing is known of
     return ax
 
 

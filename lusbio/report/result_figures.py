@@ -69,14 +69,11 @@ def _place_rows(table: pd.DataFrame, group: str, name: str) -> dict[tuple[str, s
 
 def _name_rows(places: dict[tuple[str, str], float], titles: dict[str, tuple[str, str]], ax: Axes) -> None:
     """Names of rows as ticks, titles of groups (with their colour) within the axes, above their rows."""
-    first: dict[str, float] = {}
-    for (group, _), y in places.items():
-        first.setdefault(group, y)
-    for group, y in first.items():
-        text, colour = titles[group]
+    first = {group: y for (group, _), y in reversed(places.items())}
+    for group, (text, colour) in titles.items():
         look = {"fontsize": 7.5, "weight": "bold", "va": "center", "zorder": 1, "color": colour}
         box = {"fc": "white", "ec": "none", "pad": 0.6}
-        ax.text(0.01, y - 0.95, text, transform=ax.get_yaxis_transform(), bbox=box, **look)
+        ax.text(0.01, first[group] - 0.95, text, transform=ax.get_yaxis_transform(), bbox=box, **look)
     ax.set_yticks(list(places.values()), [name for _, name in places], fontsize=7)
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(max(places.values(), default=1) + 0.7, -0.6)

@@ -119,8 +119,7 @@ def add_up_routes(cost: pd.DataFrame, table1: pd.DataFrame, task: str) -> pd.Dat
         rows.append((features, classifier, networks + of_route["minutes"].sum()))
     minutes = pd.DataFrame(rows, columns=["features", "classifier", "minutes"])
     shown = table1[(table1["task"] == task) & (table1["metric"] == "auc")]
-    columns = ["features", "classifier", "mean", "ci_low", "ci_high"]
-    return minutes.merge(shown[columns], on=["features", "classifier"])
+    return minutes.merge(shown[["features", "classifier", "mean", "ci_low", "ci_high"]], on=["features", "classifier"])
 
 
 def read_logs(runs: Sequence[Run]) -> pd.DataFrame:

@@ -47,12 +47,9 @@ def compute_heat(
     layer = getattr(network, f"layer{stage or _choose_stage(min(size))}")
     seen = []
     hook = layer.register_forward_hook(lambda module, inputs, maps: seen.append(maps))
-    try:
-        with one_thread(), torch.enable_grad():
-            logit = network.eval()(to_unit_range(torch.from_numpy(clip)[None, :, None]))[0, output]
-            (gradient,) = torch.autograd.grad(-logit if against else logit, seen[0])  # (T, C, h, w)
-    finally:
-        hook.remove()
+    with hook, one_thread(), torch.enable_grad():
+        logit = network.eval()(to_unit_range(torch.from_numpy(clip)[None, :, None]))[0, output]
+        (gradient,) = torch.autograd.grad(-logit if against else logit, seen[0])  # (T, C, h, w)
     weights = gradient.mean(dim=(2, 3), keepdim=True)
     heat = (weights * seen[0]).sum(dim=1, keepdim=True).relu().detach()  # (T, 1, h, w)
     heat = torch.nn.functional.interpolate(heat, size, mode="bilinear", align_corners=False)[:, 0]

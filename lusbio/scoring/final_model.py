@@ -112,9 +112,8 @@ def _find_best_expert(run: Run, task: str, study: Study) -> tuple[Expert, dict[s
     chosen = ranks.index(max(ranks))
     quality = {name: round(measured[chosen][name], 4) for name in ("auc", "accuracy", "f1")}
     majority = round(float(np.bincount(labels[val]).max() / val.sum()), 4)  # what always saying the same would get
-    patients = int(study.table["patient_id"][val].nunique())
-    size = {"majority_accuracy": majority, "videos": int(val.sum()), "patients": patients}
-    return fitted[chosen], quality | size
+    size = {"videos": int(val.sum()), "patients": study.table["patient_id"][val].nunique()}
+    return fitted[chosen], quality | {"majority_accuracy": majority} | size
 
 
 def _measure_biomarkers(run: Run, study: Study) -> dict[str, float]:
