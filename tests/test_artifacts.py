@@ -47,7 +47,7 @@ def test_separate_b_lines_can_be_counted(scenes):
 def test_the_wide_b_lines_of_a_convex_probe_can_be_counted_too():
     recordings = [r for r in simulate_recordings(60, 2, "convex") if r.findings.b_lines > 1][:20]
     for r in recordings:
-        scene = replace(build_scene(r.findings, r.patient, r.zone, r.generator(3)), bands=())
+        scene = build_scene(r.findings, r.patient, r.zone, r.generator(3))._replace(bands=())
         bottom = artifacts.b_lines(scene, fine_view(scene))[0][-1]
         assert len(runs(bottom > 0.5)) == scene.findings.b_lines
 
@@ -156,7 +156,7 @@ def test_wide_a_lines_are_wider_than_2_cm_and_others_are_not(scenes):
 
 
 def test_comet_tails_fade_before_the_bottom():
-    scene = replace(example_scene("b_lines_none"), comets=(Spot(0.0, 0.6, 8.0),))
+    scene = example_scene("b_lines_none")._replace(comets=(Spot(0.0, 0.6, 8.0),))
     view = fine_view(scene)
     tails = artifacts.comet_tails(scene, view)
     assert tails.max() > 0.5

@@ -1,7 +1,5 @@
 """From scene to pixels: speckle, repetition at the pleural depth, counts in the image, reproducibility."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -28,7 +26,7 @@ def test_muscle_shows_fully_developed_speckle(probe):
     ratios, spreads = [], []
     for seed in range(8):
         scene = example_scene("pleural_location_middle", probe=probe, seed=seed)
-        scene = replace(scene, motion=replace(scene.motion, drift_mm=0.0), ribs=())
+        scene = scene._replace(motion=scene.motion._replace(drift_mm=0.0), ribs=())
         db, _, textures = frame_db(scene)
         muscle = db[textures.muscle]
         envelope = 10 ** (muscle / 20)
@@ -70,7 +68,7 @@ def test_row_profiles_of_a_line_videos_repeat_at_the_pleural_depth():
 
 @pytest.mark.parametrize("probe", ["linear", "convex"])
 def test_b_lines_outlast_the_lung_beside_them(probe):
-    scene = replace(example_scene("b_lines_few", probe=probe), comets=(), ribs=())
+    scene = example_scene("b_lines_few", probe=probe)._replace(comets=(), ribs=())
     db, grid, _ = frame_db(scene, speckle=False)
     on_lung = grid.x[0] - scene.motion.slide(0.0)
     b_line = np.argmin(np.abs(on_lung - scene.b_lines[0].x_mm))
@@ -82,7 +80,7 @@ def test_b_lines_outlast_the_lung_beside_them(probe):
 
 def test_b_lines_can_be_counted_in_an_image_without_noise():
     for name, count in (("b_lines_none", 0), ("b_lines_few", 2), ("b_lines_some", 5)):
-        scene = replace(example_scene(name), comets=(), ribs=())
+        scene = example_scene(name)._replace(comets=(), ribs=())
         image = render_video(scene, 224, 2, speckle=False)[1]
         grid = make_grid(scene, 224)
         left = (224 - grid.x.shape[1]) // 2
@@ -92,9 +90,9 @@ def test_b_lines_can_be_counted_in_an_image_without_noise():
 
 
 def test_b_lines_erase_a_lines_where_they_pass():
-    a_only = replace(example_scene("a_lines_wide"), comets=(), ribs=())
+    a_only = example_scene("a_lines_wide")._replace(comets=(), ribs=())
     x = a_only.a_window.x_mm
-    crossed = replace(a_only, b_lines=(Spot(x, 1.2),))
+    crossed = a_only._replace(b_lines=(Spot(x, 1.2),))
     (db, grid, _), (db_a, _, _) = frame_db(crossed, speckle=False), frame_db(a_only, speckle=False)
     column = int(np.abs(grid.x[0] - x - crossed.motion.slide(0)).argmin())
     rows = slice(int(1.8 * a_only.findings.pleura_mm / grid.dz), int(2.3 * a_only.findings.pleura_mm / grid.dz))
@@ -103,7 +101,7 @@ def test_b_lines_erase_a_lines_where_they_pass():
 
 
 def test_fluid_is_the_darkest_and_the_pleura_the_brightest():
-    scene = replace(example_scene("effusion_large"), ribs=())
+    scene = example_scene("effusion_large")._replace(ribs=())
     db, grid, _ = frame_db(scene)
     view = artifacts.view_scene(scene, grid.x, grid.z, 0.0)
     fluid = artifacts.effusion(scene, view) > 0.99
@@ -113,7 +111,7 @@ def test_fluid_is_the_darkest_and_the_pleura_the_brightest():
 
 
 def test_consolidation_is_8_to_15_db_below_muscle():
-    scene = replace(example_scene("consolidation_large"), ribs=())
+    scene = example_scene("consolidation_large")._replace(ribs=())
     db, grid, _ = frame_db(scene, speckle=False)
     inside, _, _, air = artifacts.consolidations(scene, artifacts.view_scene(scene, grid.x, grid.z, 0.0))
     assert -17.5 < np.median(db[(inside > 0.99) & (air < 0.01)]) < -7.5
@@ -136,8 +134,8 @@ def test_a_longer_video_starts_like_a_shorter_one():
 
 
 def test_the_lung_moves_and_speckle_moves_with_it():
-    scene = replace(example_scene("b_lines_few"), comets=())
-    scene = replace(scene, motion=replace(scene.motion, slide_mm=6.0, drift_mm=0.0, breaths_hz=0.3, phase=0.0))
+    scene = example_scene("b_lines_few")._replace(comets=())
+    scene = scene._replace(motion=scene.motion._replace(slide_mm=6.0, drift_mm=0.0, breaths_hz=0.3, phase=0.0))
     first, _, _ = frame_db(scene, seconds=0.0)
     later, grid, _ = frame_db(scene, seconds=0.6)
     shift = round((scene.motion.slide(0.6) - scene.motion.slide(0.0)) / grid.dx)

@@ -5,7 +5,6 @@ it, what belongs to the chest wall and to the beam does not.
 """
 
 from collections import namedtuple
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,8 +22,7 @@ Attributes:
 """
 
 
-@dataclass(frozen=True)
-class Motion:
+class Motion(namedtuple("Motion", "slide_mm beat_mm drift_mm breaths_hz beats_hz phase")):
     """How lung and chest wall move.
 
     Attributes:
@@ -35,13 +33,6 @@ class Motion:
         beats_hz: Heart rate.
         phase: Of respiration at the first frame, in radians.
     """
-
-    slide_mm: float
-    beat_mm: float
-    drift_mm: float
-    breaths_hz: float
-    beats_hz: float
-    phase: float
 
     @property
     def reach_mm(self) -> float:
@@ -62,39 +53,27 @@ class Motion:
         return self.drift_mm * self.swell(seconds, lead=0.6)
 
 
-@dataclass(frozen=True)
-class Scene:
+_SCENE = (
+    "findings device motion wall_mm tilt bend_mm a_window b_lines bands indents breaks consolidations comets ribs seed"
+)
+
+
+class Scene(namedtuple("Scene", _SCENE)):
     """Everything that a video shows.
 
     Attributes:
         findings: What it has to show.
         device: How it is recorded.
         motion: How it moves.
-        wall_mm: Lower edges of skin, fat and muscle; the last is the pleura.
+        wall_mm: Lower edges of skin, fat and muscle, three numbers; the last is the pleura.
         tilt: Slope of the pleural line.
         bend_mm: How much deeper (or, negative, higher) the pleural line is at the edges of the image.
         a_window: Where A-lines are seen, fixed to the beam; None without.
-        b_lines, bands, indents, breaks, consolidations: Places on the lung.
+        b_lines, bands, indents, breaks, consolidations: Places on the lung, tuples of ``Spot``, as the next two.
         comets: Short comet tails on the lung, which are not B-lines.
         ribs: Ribs at the edges of the image, fixed to the chest wall.
-        seed: Of everything random in its pixels.
+        seed: Of everything random in its pixels, four numbers.
     """
-
-    findings: Findings
-    device: Device
-    motion: Motion
-    wall_mm: tuple[float, float, float]
-    tilt: float
-    bend_mm: float
-    a_window: Spot | None
-    b_lines: tuple[Spot, ...]
-    bands: tuple[Spot, ...]
-    indents: tuple[Spot, ...]
-    breaks: tuple[Spot, ...]
-    consolidations: tuple[Spot, ...]
-    comets: tuple[Spot, ...]
-    ribs: tuple[Spot, ...]
-    seed: tuple[int, ...]
 
     @property
     def width_mm(self) -> float:

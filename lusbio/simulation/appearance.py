@@ -1,7 +1,6 @@
 """What the simulator's images look like: each biomarker on its own, a scene taken apart, numbers beside real videos."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -94,7 +93,7 @@ def measure_speckle(scene: Scene, size: int = 224) -> dict[str, float]:
 
     Source: Burckhardt 1978, for the two values.
     """
-    still = replace(scene, motion=replace(scene.motion, drift_mm=0.0), ribs=())
+    still = scene._replace(motion=scene.motion._replace(drift_mm=0.0), ribs=())
     grid = make_grid(still, size)
     textures = make_textures(still, grid)
     view = view_scene(still, grid.x, grid.z, 0.0)

@@ -3,12 +3,13 @@
 Labels are read off the geometry, never the other way round: a scene is drawn from the same numbers.
 """
 
+from collections import namedtuple
 from dataclasses import dataclass
 
 import numpy as np
 
 from lusbio.simulation import constants as c
-from lusbio.vocabulary import BIOMARKER_NAMES, group_names, sf_class
+from lusbio.vocabulary import BIOMARKER_NAMES, group_names
 
 
 @dataclass(frozen=True)
@@ -151,80 +152,53 @@ def grade_of(findings: Findings) -> int:
     return int(bool(findings.indents_mm) or findings.b_lines > 2)
 
 
-@dataclass(frozen=True)
-class Device:
-    """A scanner and its settings, the same for all videos of a patient; the defaults are ordinary.
+Device = namedtuple(
+    "Device",
+    "probe depth_mm width_mm radius_mm frequency_mhz haze_db fade_db"
+    " fps dynamic_range_db gain_db tgc_db persistence smoothing_px noise_db",
+    defaults=(30.0, 62.0, 0.0, (0.0, 0.0, 0.0), 0.1, 0.9, -28.0),
+)
+"""A scanner and its settings, the same for all videos of a patient; the defaults are ordinary.
 
-    Attributes:
-        probe: ``"linear"`` or ``"convex"``.
-        depth_mm: Depth of the image.
-        width_mm: Width of the image (linear), or of the arc at the skin (convex).
-        radius_mm: Radius of a convex probe; 0 for a linear one.
-        frequency_mhz: Centre frequency.
-        haze_db: Lung just below the pleural line, in decibels about muscle.
-        fade_db: How much weaker it is at the bottom.
-        fps: Frames per second.
-        dynamic_range_db: Decibels between black and white.
-        gain_db: Overall gain error.
-        tgc_db: Gain error at the skin, at mid-depth and at the bottom.
-        persistence: Share of the previous frame in the next, 0 to 0.3.
-        smoothing_px: SD of the scanner's own smoothing of the image, in pixels of the grid.
-        noise_db: Electronic noise at the bottom of the image, against muscle.
-    """
-
-    probe: str
-    depth_mm: float
-    width_mm: float
-    radius_mm: float
-    frequency_mhz: float
-    haze_db: float
-    fade_db: float
-    fps: float = 30.0
-    dynamic_range_db: float = 62.0
-    gain_db: float = 0.0
-    tgc_db: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    persistence: float = 0.1
-    smoothing_px: float = 0.9
-    noise_db: float = -28.0
+Attributes:
+    probe: ``"linear"`` or ``"convex"``.
+    depth_mm: Depth of the image.
+    width_mm: Width of the image (linear), or of the arc at the skin (convex).
+    radius_mm: Radius of a convex probe; 0 for a linear one.
+    frequency_mhz: Centre frequency.
+    haze_db: Lung just below the pleural line, in decibels about muscle.
+    fade_db: How much weaker it is at the bottom.
+    fps: Frames per second.
+    dynamic_range_db: Decibels between black and white.
+    gain_db: Overall gain error.
+    tgc_db: Gain error at the skin, at mid-depth and at the bottom.
+    persistence: Share of the previous frame in the next, 0 to 0.3.
+    smoothing_px: SD of the scanner's own smoothing of the image, in pixels of the grid.
+    noise_db: Electronic noise at the bottom of the image, against muscle.
+"""
 
 
-@dataclass(frozen=True)
-class Patient:
-    """One simulated person.
+Patient = namedtuple(
+    "Patient", "index disease traits a_profile_only aeration_loss sf_value wall_mm breaths_hz beats_hz device"
+)
+"""One simulated person.
 
-    Attributes:
-        index: 1-based.
-        disease: One of the classes of the task.
-        traits: What the patient has in some video: ``"b_lines"``, ``"irregular"`` (pleura), ``"thick"`` (pleura),
-            ``"consolidation"``, ``"effusion"``.
-        a_profile_only: True when nothing but an A-profile is to be seen.
-        aeration_loss: The latent behind severity and S/F ratio, in grades.
-        sf_value: S/F ratio.
-        wall_mm: Typical distance from skin to pleura.
-        breaths_hz: Respiration rate.
-        beats_hz: Heart rate.
-        device: The scanner.
-    """
-
-    index: int
-    disease: str
-    traits: frozenset[str]
-    a_profile_only: bool
-    aeration_loss: float
-    sf_value: float
-    wall_mm: float
-    breaths_hz: float
-    beats_hz: float
-    device: Device
-
-    @property
-    def sf_ratio(self) -> str:
-        """Class of the S/F ratio."""
-        return sf_class(self.sf_value)
+Attributes:
+    index: 1-based.
+    disease: One of the classes of the task.
+    traits: What the patient has in some video: ``"b_lines"``, ``"irregular"`` (pleura), ``"thick"`` (pleura),
+        ``"consolidation"``, ``"effusion"``.
+    a_profile_only: True when nothing but an A-profile is to be seen.
+    aeration_loss: The latent behind severity and S/F ratio, in grades.
+    sf_value: S/F ratio.
+    wall_mm: Typical distance from skin to pleura.
+    breaths_hz: Respiration rate.
+    beats_hz: Heart rate.
+    device: The scanner.
+"""
 
 
-@dataclass(frozen=True)
-class Recording:
+class Recording(namedtuple("Recording", "patient index zone severity findings seed")):
     """One simulated video, before it is drawn.
 
     Attributes:
@@ -235,13 +209,6 @@ class Recording:
         findings: What is to be seen.
         seed: Of the cohort.
     """
-
-    patient: Patient
-    index: int
-    zone: str
-    severity: float
-    findings: Findings
-    seed: int
 
     @property
     def video_id(self) -> str:

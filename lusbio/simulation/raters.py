@@ -7,7 +7,7 @@ import pandas as pd
 
 from lusbio.simulation import constants as c
 from lusbio.simulation.patients import Recording, biomarkers_of, choices_of, encode_choices, location_choice
-from lusbio.vocabulary import TASKS, group_names
+from lusbio.vocabulary import TASKS, group_names, sf_class
 
 Rater = namedtuple("Rater", "bias sd purpose")
 """A person who labels videos.
@@ -91,7 +91,7 @@ def trainee_table(recordings: list[Recording], suffix: str = ".mp4") -> pd.DataF
             "fps": r.patient.device.fps,
             "depth_mm": r.patient.device.depth_mm,
             "lung_severity": rate_severity(r, TRAINEE),
-            "sf_ratio": r.patient.sf_ratio,
+            "sf_ratio": sf_class(r.patient.sf_value),
             "sf_value": r.patient.sf_value,
             "disease": r.patient.disease,
             "specialist_lung_severity": rate_severity(r, SPECIALIST),
@@ -107,7 +107,7 @@ def truth_table(recordings: list[Recording]) -> pd.DataFrame:
         {
             "video_id": r.video_id,
             "lung_severity": round_grade(r.severity),
-            "sf_ratio": r.patient.sf_ratio,
+            "sf_ratio": sf_class(r.patient.sf_value),
             "disease": r.patient.disease,
             **biomarkers_of(r.findings, r.patient.device.depth_mm),
         }
