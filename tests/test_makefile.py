@@ -123,8 +123,9 @@ def test_make_smoke_is_the_small_synthetic_paper_whatever_else_is_set(checkout):
     assert sorted(path.name for path in (checkout / "build/smoke").iterdir()) == ["synthetic"]
 
 
+@pytest.mark.slow
 def test_the_paper_stops_at_a_failure_goes_on_there_and_is_then_left_alone(checkout, write_notebook):
-    """A kernel per notebook, the one slow test here: `make paper` as a person meets it."""
+    """A kernel per notebook: `make paper` as a person meets it."""
     pytest.importorskip("papermill")
     broken = write_notebook(checkout / "notebooks" / "00_start_here.ipynb", "raise ValueError('not yet')")
     failed = _make(checkout, "paper", "PROFILE=smoke", "JOBS=1")
