@@ -9,7 +9,8 @@ import pandas as pd
 
 from lusbio.cohorts.table import Cohort, read_table, refuse, write_table
 from lusbio.errors import CohortError, LusbioError
-from lusbio.files import code_fingerprint, write_csv, write_json
+from lusbio.files import code_fingerprint, text_sha256, write_csv, write_json
+from lusbio.simulation.constants import RATER_ERRORS, RATES
 from lusbio.simulation.patients import Recording
 from lusbio.simulation.placement import build_scene
 from lusbio.simulation.population import simulate_recordings
@@ -22,7 +23,7 @@ TABLES = ("cohort.csv", "truth.csv")
 
 _MODULES = ("constants", "patients", "population", "raters", "anatomy", "artifacts", "placement", "scanner")
 _CODE = tuple(f"simulation/{name}.py" for name in _MODULES)
-"""What decides labels and pixels: a change there makes cohorts anew; see ``files.code_fingerprint``."""
+"""What decides labels and pixels, with the tables of ``simulation.constants``: a change there makes cohorts anew."""
 
 
 def simulate_cohort(
@@ -58,7 +59,7 @@ def simulate_cohort(
     folder = Path(folder)
     recordings = simulate_recordings(patients, seed, probe)
     asked = {"patients": patients, "seed": seed, "probe": probe, "size": size, "frames": list(frames)}
-    parameters = {"code": code_fingerprint(*_CODE), **asked}
+    parameters = {"code": code_fingerprint(*_CODE), "tables": text_sha256(RATES, RATER_ERRORS)[:12], **asked}
     arrays = _read_parameters(folder) == parameters | {"suffix": ".npy"}
     suffix = ".mp4" if can_encode() and not arrays else ".npy"
     _prepare_folder(folder, parameters | {"suffix": suffix})

@@ -6,9 +6,18 @@ network scores. What a convex image looks like was set beside frames of the deve
 ``benchmarks/transfer_ladder.py`` says what that does to networks.
 """
 
-from collections import namedtuple
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
 
 from lusbio.vocabulary import TASKS
+
+
+def _read_rows(table: str) -> Iterable:
+    """The rows of a table beside this file, as named tuples."""
+    return pd.read_csv(Path(__file__).with_name(table)).itertuples(index=False)
+
 
 HEALTHY, COVID, ILD, AIRWAY, EDEMA, OTHER_LUNG, NON_LUNG = TASKS["disease"].classes
 
@@ -22,13 +31,11 @@ ZONE_SHIFT = {"1": -0.3, "2": 0.0, "3": 0.3}
 """Grades of severity added by the zone: anterior better, basal worse."""
 
 
-DiseaseRates = namedtuple(
-    "DiseaseRates",
-    "prior a_profile_only severity b_lines irregular thick thick_alone consolidation effusion isolated_b sub_pleural",
-)
-"""What one disease does to a patient.
+RATES = {row.disease: row for row in _read_rows("diseases.csv")}
+"""What a disease does to a patient: the rows of ``diseases.csv`` by disease, named tuples.
 
-Attributes:
+Columns:
+    disease: One of the classes of the task.
     prior: Share of the patients.
     a_profile_only: Probability that a patient shows nothing but an A-profile: every video is of grade 0, with
         two isolated B-lines at most.
@@ -42,18 +49,8 @@ Attributes:
     isolated_b: Probability of one or two isolated B-lines in a video of grade 0.
     sub_pleural: Probability that the B-lines of a video start below the pleural line: at small consolidations in
         pneumonia, hardly ever in edema.
-"""
 
-RATES: dict[str, DiseaseRates] = {
-    HEALTHY: DiseaseRates(0.15, 0.70, 0.90, 0.80, 0.40, 0.20, 0.05, 0.05, 0.05, 0.30, 0.15),
-    COVID: DiseaseRates(0.28, 0.00, 1.10, 0.97, 0.60, 0.733, 0.25, 0.39, 0.14, 0.65, 0.40),
-    ILD: DiseaseRates(0.08, 0.00, 1.10, 0.80, 0.78, 0.64, 0.28, 0.05, 0.05, 0.40, 0.10),
-    AIRWAY: DiseaseRates(0.12, 0.86, 0.90, 0.80, 0.30, 0.20, 0.05, 0.15, 0.05, 0.10, 0.15),
-    EDEMA: DiseaseRates(0.14, 0.00, 1.20, 1.00, 0.18, 0.50, 0.085, 0.00, 0.95, 0.60, 0.05),
-    OTHER_LUNG: DiseaseRates(0.14, 0.00, 1.60, 0.90, 1.00, 0.60, 0.00, 0.83, 0.67, 0.60, 0.40),
-    NON_LUNG: DiseaseRates(0.09, 0.65, 0.90, 0.80, 0.35, 0.20, 0.05, 0.10, 0.15, 0.25, 0.15),
-}
-"""Sources: rates per patient of cardiogenic edema, ILD, asthma/COPD, COVID and ARDS-like disease from the literature
+Sources: rates per patient of cardiogenic edema, ILD, asthma/COPD, COVID and ARDS-like disease from the literature
 digest in the simulator's specification; ``thick`` is set so that the specified rates of thick and of abnormal
 (irregular or thick) pleura both come out. Healthy and non-lung: "mostly A-profile"; the rest are choices."""
 
@@ -112,25 +109,16 @@ FLAG_ERROR = 0.05
 ORIGIN_ERROR = 0.06
 
 
-RaterErrors = namedtuple("RaterErrors", "seen missed step")
-"""How a rater errs on one single-choice group.
+RATER_ERRORS = {row.group: row for row in _read_rows("rater_errors.csv")}
+"""How a rater errs on a single-choice group: the rows of ``rater_errors.csv`` by group, named tuples.
 
-Attributes:
+Columns:
+    group: The group.
     seen: P(first option that is present | none): seen though absent.
     missed: P(none | first option that is present).
     step: P(a neighbouring option) among the options that are present.
-"""
 
-RATER_ERRORS: dict[str, RaterErrors] = {
-    "A-lines": RaterErrors(0.04, 0.09, 0.10),
-    "B-lines": RaterErrors(0.05, 0.11, 0.08),
-    "pleural thickness": RaterErrors(0.16, 0.40, 0.30),
-    "pleural indent": RaterErrors(0.09, 0.42, 0.15),
-    "pleural break": RaterErrors(0.08, 0.42, 0.15),
-    "consolidation": RaterErrors(0.06, 0.42, 0.15),
-    "effusion": RaterErrors(0.05, 0.45, 0.15),
-}
-"""Set so that kappa against the truth is .9 (A-lines), .9 (B-lines), .75 (consolidation), .7 (effusion), .7 (pleural
+Set so that kappa against the truth is .9 (A-lines), .9 (B-lines), .75 (consolidation), .7 (effusion), .7 (pleural
 abnormality) and .5 (pleural thickness)."""
 
 # --- devices: nuisance, drawn per patient, lowest and highest value ---------------------------------------------------

@@ -87,7 +87,7 @@ def _simulate_patient(index: int, disease: str, videos: int, seed: int, probe: s
     return recordings
 
 
-def _draw_traits(rates: c.DiseaseRates, standard: float, rng: Generator) -> frozenset[str]:
+def _draw_traits(rates: tuple, standard: float, rng: Generator) -> frozenset[str]:
     """What the patient has at all, likelier in the sicker; the rates hold exactly."""
 
     def has(name: str, rate: float) -> bool:

@@ -106,13 +106,9 @@ def _rates_by_severity(trainee: pd.DataFrame, disease: pd.Series, of_patient: pd
     """P(A-lines) and P(B-lines) by severity, all by the trainee, videos weighted to COVID-BLUES' mix of patients."""
     patients, present = of_patient.value_counts(), _present(trainee)
     weight = disease.map({name: n / patients.get(name, 1) for name, n in COVID_BLUES_MIX.items()}).fillna(0.0)
-    rates = {"P(A-lines | severity)": {}, "P(B-lines | severity)": {}}
-    for grade in range(4):
-        w = weight * (trainee["severity"] == grade)
-        for group in ("A-lines", "B-lines"):
-            rate = (w * present[group]).sum() / w.sum() if w.sum() else np.nan
-            rates[f"P({group} | severity)"][str(grade)] = rate
-    return rates
+    weights = pd.DataFrame({str(grade): weight * (trainee["severity"] == grade) for grade in range(4)})
+    shown = {group: weights.mul(present[group], axis=0).sum() for group in ("A-lines", "B-lines")}
+    return {f"P({group} | severity)": (sums / weights.sum()).to_dict() for group, sums in shown.items()}
 
 
 def _rates_by_disease(truth: pd.DataFrame, of_patient: pd.Series) -> dict[str, dict]:
