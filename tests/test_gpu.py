@@ -61,7 +61,8 @@ def test_resident_batches_are_those_of_the_cache():
 def test_frames_lie_one_after_the_other_in_one_tensor():
     data = make_data()
     held = ResidentClips(data.dataset, CPU)
-    assert held.frames.dtype == torch.uint8 and held.frames.nbytes == sum(video.load().nbytes for video in data.dataset.videos)
+    assert held.frames.dtype == torch.uint8
+    assert held.frames.nbytes == sum(video.load().nbytes for video in data.dataset.videos)
     assert torch.equal(held.frames[2:5], torch.from_numpy(data.dataset.videos[1].frames))
 
 
