@@ -55,21 +55,6 @@ def now(*names: str) -> Constants:
     return {name: getattr(constants, name) for name in names}
 
 
-OLD_DEVICE = {
-    "radius_mm": (45, 60),
-    "opening_degrees": (55, 70),
-    "frequency_mhz": (2, 5),
-    "haze_db": (-19, -9),
-    "fade_db": (14, 28),
-}
-NEW_DEVICE = constants.DEVICES["convex"]
-
-
-def device(**ranges: tuple[float, float]) -> Constants:
-    """The old ranges of a convex scanner with other ones in their place."""
-    return convex(DEVICES=OLD_DEVICE | ranges)
-
-
 BEFORE = convex(
     SMOOTHED=(1.0, 1.0),
     WHITE_DB=24.0,
@@ -85,9 +70,10 @@ BEFORE = convex(
     RIB_SIDES=((-1,), (1,), (-1, 1)),
     RIB_ROOM=(0.0, 0.4),
     RIB_REACH_MM=(2.5, 19.0),
-    DEVICES=OLD_DEVICE,
+    HAZE_DB=(-19, -9),
+    FADE_DB=(14, 28),
     DEPTHS_MM=(80, 100, 120, 140, 160),
-) | {"CONVEX_BEAM_DB": 0.0, "SECTOR_CROP": 0.0}
+) | {"CONVEX_BEAM_DB": 0.0, "SECTOR_CROP": 0.0, "OPENING_DEGREES": (55, 70)}
 """The image model that the ladder starts from."""
 
 TEXTURE = now(
@@ -102,10 +88,10 @@ TEXTURE = now(
     "B_LINE_LEVELS_DB",
     "B_LINE_FADE",
     "CONVEX_BEAM_DB",
-) | device(haze_db=NEW_DEVICE["haze_db"], fade_db=NEW_DEVICE["fade_db"])
-GEOMETRY = now("RIBS", "RIB_SIDES", "RIB_ROOM", "RIB_REACH_MM", "SECTOR_CROP", "DEPTHS_MM") | device(
-    opening_degrees=NEW_DEVICE["opening_degrees"]
+    "HAZE_DB",
+    "FADE_DB",
 )
+GEOMETRY = now("RIBS", "RIB_SIDES", "RIB_ROOM", "RIB_REACH_MM", "SECTOR_CROP", "DEPTHS_MM", "OPENING_DEGREES")
 WIDER = {
     "GAIN_SD_DB": 6.0,
     "GAIN_LIMIT_DB": 12.0,
@@ -116,7 +102,7 @@ WIDER = {
     "DYNAMIC_RANGE_DB": (45, 75),
     "NOISE_DB": (-36, -14),
     "CONTACT_LOSS_DB": 14.0,
-} | device(haze_db=(-22, -3), fade_db=(10, 34))
+} | convex(HAZE_DB=(-22, -3), FADE_DB=(10, 34))
 
 RUNGS = (
     Rung("before", "nothing", {}, False),

@@ -29,8 +29,8 @@ VIDEO_NAME = r"^patient_(?P<patient_id>\d+)_(?P<zone>[LR][123])(?:_\d+)?$"
 MEASURE = r"^(\d+(?:\.\d+)?)(?:\s*[-\u2013]\s*(\d+(?:\.\d+)?))?$"
 """A number, or a range such as ``"90-92"``."""
 
-SPO2_ON_AIR, SPO2_ON_OXYGEN = "oxygen_saturation_without_ox", "oxygen_saturation_with_ox"
-OXYGEN_LITRES = "oxygen_liter"
+OXYGEN = {"oxygen_saturation_without_ox": (40, 100), "oxygen_saturation_with_ox": (40, 100), "oxygen_liter": (0, 100)}
+"""Lowest and highest value of the columns of ``clinical_variables.csv`` that S/F is made from (``sf_of``)."""
 
 HEALTHY, COVID, _, _, _, OTHER_LUNG, _ = TASKS["disease"].classes
 DIAGNOSES = {
@@ -148,8 +148,7 @@ def biomarkers_of(a_lines: float, b_lines: float, severity: float) -> dict[str, 
     a_none, *a_options = group_names("A-lines")
     b_none, *b_counts, b_white = group_names("B-lines")
     origin_none, *origins = group_names("B-line origin")
-    bits[a_none] = 1.0 - a_lines
-    bits[b_none] = 1.0 - b_lines
+    bits |= {a_none: 1.0 - a_lines, b_none: 1.0 - b_lines}
     if a_lines == 0:
         bits |= dict.fromkeys(a_options, 0.0)
     if b_lines == 0:
@@ -161,8 +160,7 @@ def biomarkers_of(a_lines: float, b_lines: float, severity: float) -> dict[str, 
 
 def _patient_labels(folder: Path) -> pd.DataFrame:
     """``sf_value`` and ``disease``, one row per patient, index ``patient_id``."""
-    ranges = {SPO2_ON_AIR: (40, 100), SPO2_ON_OXYGEN: (40, 100), OXYGEN_LITRES: (0, 100)}
-    ranges |= dict.fromkeys(DIAGNOSES, (0, 1))
+    ranges = OXYGEN | dict.fromkeys(DIAGNOSES, (0, 1))
     cells = _read(folder, CLINICAL_FILE, ["patient_id", *ranges])
     names, owners = cells["patient_id"], "patient " + cells["patient_id"]
     problems, values = _repeated(names), pd.DataFrame(index=cells.index)
@@ -176,7 +174,7 @@ def _patient_labels(folder: Path) -> pd.DataFrame:
     twice = ticks.sum(axis=1).loc[lambda counts: counts > 1]
     problems += [f"{owners[row]}: {n} columns clin_diagn#... are 1, expected at most one" for row, n in twice.items()]
     refuse(folder / CLINICAL_FILE, problems)
-    sf_values = [sf_of(*row) for row in values[[SPO2_ON_AIR, SPO2_ON_OXYGEN, OXYGEN_LITRES]].to_numpy()]
+    sf_values = [sf_of(*row) for row in values[list(OXYGEN)].to_numpy()]
     diseases = ticks.idxmax(axis=1).map(DIAGNOSES).where(ticks.any(axis=1))
     return pd.DataFrame({"sf_value": sf_values, "disease": diseases.to_numpy()}, index=names)
 

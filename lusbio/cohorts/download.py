@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lusbio.cohorts.table import list_some, read_cells, refuse
-from lusbio.errors import CohortError, LusbioError
+from lusbio.errors import LusbioError
 from lusbio.files import data_folder, file_sha256
 from lusbio.videos import VIDEO_SUFFIXES
 
@@ -185,10 +185,9 @@ def _left_out(source: Source, folder: Path, files: pd.DataFrame) -> tuple[str, .
     """Videos under the emergency licence; None where the table that says so is not here."""
     if source.name != "pocovid":
         return ()
-    try:
-        rows = read_published_table(folder, "dataset_metadata.csv", source.name, ["Filename", "License"])
-    except CohortError:
+    if files.loc["dataset_metadata.csv", "reason"]:
         return None
+    rows = read_published_table(folder, "dataset_metadata.csv", source.name, ["Filename", "License"])
     barred = set(rows.loc[rows["License"] == EMERGENCY_LICENSE, "Filename"])
     return tuple(local for local in files.index[files["is_video"]] if PurePosixPath(local).stem in barred)
 

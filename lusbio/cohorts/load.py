@@ -53,8 +53,8 @@ def load_cohort(name_or_folder: str, profile: Profile, jobs: int = 1) -> Cohort:
     """
     if name_or_folder in SYNTHETIC:
         folder, probe = build_folder("cohorts", name_or_folder, profile.name), SYNTHETIC[name_or_folder]
-        asked = {"patients": profile.patients, "size": profile.video_size, "frames": profile.video_frames}
-        return simulate_cohort(folder, probe=probe, jobs=jobs, **asked)
+        asked = (profile.patients, profile.video_size, profile.video_frames)
+        return simulate_cohort(folder, *asked, probe=probe, jobs=jobs)
     if name_or_folder in LOADERS:
         return LOADERS[name_or_folder](data_folder() / name_or_folder)
     folder = ROOT / Path(name_or_folder).expanduser()

@@ -237,9 +237,6 @@ def fingerprint(cohort: Cohort, content: dict[str, str]) -> str:
     Returns:
         16 hexadecimal digits.
     """
-    digest = hashlib.sha256()
     rows = cohort.table.drop(columns="path").sort_values("video_id")
-    digest.update(rows.to_csv(index=False, float_format="%.9g", lineterminator="\n").encode())
-    for video_id in rows["video_id"]:
-        digest.update(content[video_id].encode())
-    return digest.hexdigest()[:16]
+    values = rows.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    return hashlib.sha256("".join([values, *map(content.get, rows["video_id"])]).encode()).hexdigest()[:16]

@@ -3,7 +3,7 @@
 Numbers with a source name it; all others are engineering choices, set so that the rates that do have a source come
 out right (``targets.summarise_targets`` prints both). No number about labels was ever chosen by looking at what a
 network scores. What a convex image looks like was set beside frames of the development patients of COVID-BLUES;
-``benchmarks/transfer_ladder.py`` says what that does to networks.
+``experiments/transfer_ladder.py`` says what that does to networks.
 """
 
 from collections.abc import Iterable
@@ -122,18 +122,13 @@ Set so that kappa against the truth is .9 (A-lines), .9 (B-lines), .75 (consolid
 abnormality) and .5 (pleural thickness)."""
 
 # --- devices: nuisance, drawn per patient, lowest and highest value ---------------------------------------------------
-DEVICES: dict[str, dict[str, tuple[float, float]]] = {
-    "linear": {"width_mm": (38, 50), "frequency_mhz": (6, 12), "haze_db": (-13, -5), "fade_db": (8, 20)},
-    "convex": {
-        "radius_mm": (45, 60),
-        "opening_degrees": (60, 72),
-        "frequency_mhz": (2, 5),
-        "haze_db": (-10, -1),
-        "fade_db": (18, 34),
-    },
-}
-"""Geometry and frequency: the simulator's specification. ``haze_db`` is the lung just below the pleural line about
-muscle, ``fade_db`` what it loses until the bottom."""
+WIDTH_MM = (38, 50)
+RADIUS_MM, OPENING_DEGREES = (45, 60), (60, 72)
+FREQUENCY_MHZ = {"linear": (6, 12), "convex": (2, 5)}
+"""Width of a linear probe, geometry of a convex one, and frequency: the simulator's specification."""
+HAZE_DB = {"linear": (-13, -5), "convex": (-10, -1)}
+FADE_DB = {"linear": (8, 20), "convex": (18, 34)}
+"""The lung just below the pleural line about muscle, and what it loses until the bottom."""
 DEPTHS_MM = {"linear": (40, 45, 50, 55, 60), "convex": (80, 90, 100, 110, 120)}
 FRAMES_PER_SECOND, DYNAMIC_RANGE_DB = (20, 40), (50, 70)
 GAIN_SD_DB, GAIN_LIMIT_DB = 3.0, 6.0

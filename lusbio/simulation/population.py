@@ -108,20 +108,19 @@ def _draw_sf(loss: float, rng: Generator) -> float:
 
 def _draw_device(probe: str, rng: Generator) -> Device:
     """Nuisance: nothing here knows the disease."""
-    ranges = c.DEVICES[probe]
     depth = float(rng.choice(c.DEPTHS_MM[probe]))
     if probe == "linear":
-        narrow, wide = ranges["width_mm"]
+        narrow, wide = c.WIDTH_MM
         radius, width = 0.0, rng.uniform(narrow, min(wide, depth))  # the depth fills the height of a square image
     else:
-        radius = rng.uniform(*ranges["radius_mm"])
-        width = radius * float(np.radians(rng.uniform(*ranges["opening_degrees"])))
+        radius = rng.uniform(*c.RADIUS_MM)
+        width = radius * float(np.radians(rng.uniform(*c.OPENING_DEGREES)))
     tgc = np.clip(rng.normal(0, c.TGC_SD_DB, 3), -c.TGC_LIMIT_DB, c.TGC_LIMIT_DB)
-    fps, frequency = float(rng.integers(*c.FRAMES_PER_SECOND, endpoint=True)), rng.uniform(*ranges["frequency_mhz"])
+    fps, frequency = float(rng.integers(*c.FRAMES_PER_SECOND, endpoint=True)), rng.uniform(*c.FREQUENCY_MHZ[probe])
     dynamic_range = rng.uniform(*c.DYNAMIC_RANGE_DB)
     gain = float(np.clip(rng.normal(0, c.GAIN_SD_DB), -c.GAIN_LIMIT_DB, c.GAIN_LIMIT_DB))
     persistence, smoothing = rng.uniform(*c.PERSISTENCE), rng.uniform(*c.SMOOTHING_PX)
-    haze, fade, noise = rng.uniform(*ranges["haze_db"]), rng.uniform(*ranges["fade_db"]), rng.uniform(*c.NOISE_DB)
+    haze, fade, noise = rng.uniform(*c.HAZE_DB[probe]), rng.uniform(*c.FADE_DB[probe]), rng.uniform(*c.NOISE_DB)
     settings = (dynamic_range, gain, tuple(tgc.tolist()), persistence, smoothing, noise)
     return Device(probe, depth, width, radius, frequency, haze, fade, fps, *settings)
 
@@ -196,9 +195,8 @@ def draw_lung(patient: Patient, zone: str, grade: int, extent: float, must: froz
     if "irregular" in must and grade and not indent and not broken:
         indent, broken = grade == 1, grade > 1
     consolidations = _draw_consolidations(marks, extent, rng)
-    thick, effusion = shows("thick", c.THICK[grade]), 0.0
-    if shows("effusion", c.EFFUSION_BY_ZONE[zone[1]]):
-        effusion = rng.uniform(*c.EFFUSION_MM[rng.random() >= c.EFFUSION_SMALL])
+    thick, wet = shows("thick", c.THICK[grade]), shows("effusion", c.EFFUSION_BY_ZONE[zone[1]])
+    effusion = rng.uniform(*c.EFFUSION_MM[rng.random() >= c.EFFUSION_SMALL]) if wet else 0.0
     option = int(np.clip(round(0.3 + 0.5 * (grade + extent) + rng.normal(0, 0.6)), 1, 3)) if thick else 0
     thickness = rng.uniform(*c.THICKNESS_MM[option])
     below = lung.has_b_lines and rng.random() < c.RATES[patient.disease].sub_pleural
