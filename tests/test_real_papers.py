@@ -48,7 +48,8 @@ def test_every_table_is_made_and_says_that_patients_are_real(paper):
     cohort, tables = paper
     for name in SHARED | OWN[cohort]:
         text = (tables / f"{name}.md").read_text(encoding="utf-8")
-        assert "**Real** patients" in text and "`smoke`" in text and "**Simulated** patients" not in text, name
+        assert "**Real** patients" in text and "**Simulated** patients" not in text, name
+        assert "`smoke`" in text or name == "table4_public", "the public raters are the same for every profile"
         assert len(pd.read_csv(tables / f"{name}.csv")), name
     described = json.loads((tables / "run.json").read_text(encoding="utf-8"))
     assert described["cohort"] == cohort and described["simulated"] is False and described["left_out"]
