@@ -1,8 +1,10 @@
 """What every test finds: one thread, folders of its own, and a way to write a small notebook."""
 
 import functools
+import gc
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,6 +35,14 @@ def data_folder() -> Path:
     if not os.environ.get("LUSBIO_DATA"):
         pytest.skip("LUSBIO_DATA is not set: no public cohort at hand")
     return Path(os.environ["LUSBIO_DATA"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tidied_up() -> Iterator[None]:
+    """Networks that a module has trained are gone after it: Lightning leaves them in circles, 100 MB each."""
+    yield
+    if "pytorch_lightning" in sys.modules:
+        gc.collect()
 
 
 @pytest.fixture(scope="module")

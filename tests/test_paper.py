@@ -265,4 +265,6 @@ def test_a_student_adds_a_task_of_their_own(smoke):
     ]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert sum(folder.name.startswith("more_than_nasal_cannula") for folder in (build / "runs").iterdir()) == 3
+    cards = (build / "runs").glob("more_than_nasal_cannula-*/run.json")
+    parts = [json.loads(card.read_text())["spec"]["own"] for card in cards]
+    assert len(parts) == 6 and sum(part.startswith("loss-") for part in parts) == 3

@@ -164,6 +164,7 @@ def test_opencv_counts_the_same_frames(video):
     assert count_frames(video) == read_video_info(video).frames == 20
 
 
+@pytest.mark.slow
 def test_every_real_video_decodes_to_the_frames_that_another_decoder_counts(data_folder):
     videos = [path for path in sorted(data_folder.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES]
     assert videos
