@@ -212,7 +212,8 @@ def test_one_command_simulates_prepares_and_trains_table_1_on_a_machine_with_lit
         assert sum((folder / name).stat().st_size for name in small) < 1_000_000
 
 
-@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_a_training_that_is_told_to_end_leaves_what_can_be_resumed_and_no_process_behind(tmp_path, jobs):
     process = start_training(tmp_path, epochs=500, jobs=jobs)
     while process.poll() is None and not list((tmp_path / "build").glob("runs/*/resume.ckpt")):

@@ -13,6 +13,8 @@ from lusbio.vocabulary import BIOMARKER_NAMES
 ONLY_SIMULATED = BIOMARKER_NAMES[2]
 NOWHERE = BIOMARKER_NAMES[3]
 
+pytestmark = pytest.mark.usefixtures("one_fit")
+
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
@@ -53,6 +55,7 @@ def test_the_card_counts_real_patients_alone(trained):
     assert card["experts"]["lung_severity"]["validation"]["patients"] == 4
 
 
+@pytest.mark.slow
 def test_where_everything_is_labelled_nothing_is_simulated(real, tmp_path, monkeypatch):
     labels = real.table["lung_severity"] > "1"
     table = real.table.assign(**dict.fromkeys(BIOMARKER_NAMES, labels.astype(float)))

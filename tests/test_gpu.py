@@ -180,6 +180,7 @@ def train(study, folder, *, settle: bool):
         return *assembly.predict_all(module, data, spec, CPU), best, said
 
 
+@pytest.mark.slow
 def test_a_training_on_the_way_of_the_gpu_gives_the_numbers_of_the_usual_one(tmp_path):
     settings = replace(TINY.training, epochs=2, clips_per_epoch=11, batch_size=4, validation_clips=4)
     study = small_study(tmp_path / "cohort", profile=replace(TINY, training=settings))

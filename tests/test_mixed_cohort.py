@@ -259,6 +259,7 @@ def test_runs_of_other_videos_or_other_splits_are_refused(runs, mixed, real):
         keep_real(replace(runs[0], spec=replace(runs[0].spec, fold=1)), mixed)
 
 
+@pytest.mark.slow
 def test_mixed_runs_of_covid_blues_are_found_once_they_are_trained(real, simulated, tmp_path, monkeypatch):
     of_covid_blues = replace(real, cohort=replace(real.cohort, name="covid_blues"))
     convex = replace(simulated, cohort=replace(simulated.cohort, name=SIMULATED))

@@ -122,6 +122,7 @@ def test_class_frequencies_are_those_of_the_training_videos(home, result):
         np.testing.assert_allclose(fold.probabilities[0], training.reindex(list("0123")))
 
 
+@pytest.mark.slow
 def test_mixed_networks_stand_beside_the_others_and_change_nothing_of_them(result, with_mixed):
     ways = [(row.features, row.classifier) for row in with_mixed.rows]
     of_mixed = [(Kind.MIXED, name) for name in (*EXPERT_NAMES, CHOSEN)]

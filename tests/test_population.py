@@ -140,6 +140,7 @@ def test_raters_err_independently_of_each_other(recordings):
     assert np.mean(errors[1]) == pytest.approx(SPECIALIST.bias, abs=0.08)
 
 
+@pytest.mark.slow
 def test_realised_rates_are_within_tolerance_of_their_targets():
     table = summarise_targets(range(20), anchors=False)
     checked = table.dropna(subset=["low"])

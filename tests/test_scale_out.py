@@ -135,6 +135,7 @@ def test_a_worker_with_two_threads_is_refused(study, monkeypatch):
         study.train(list_untrained(study)[:1], say=silent)
 
 
+@pytest.mark.slow
 def test_a_worker_that_would_write_elsewhere_is_refused(study, tmp_path, monkeypatch):
     with start_cluster(tmp_path, workers=1) as (address, _):
         monkeypatch.setenv("LUSBIO_SCHEDULER", address)
@@ -158,6 +159,7 @@ def test_a_scheduler_that_does_not_answer_is_named(study, monkeypatch):
         study.train(specs, say=silent)
 
 
+@pytest.mark.slow
 def test_a_call_that_takes_its_workers_down_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")
     with (
@@ -168,6 +170,7 @@ def test_a_call_that_takes_its_workers_down_is_given_up(tmp_path, monkeypatch):
         client.gather([client.submit(os.abort)])
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_goes_away_is_named(tmp_path):
     with (
         start_cluster(tmp_path, workers=1) as (address, (scheduler, _)),
@@ -184,6 +187,7 @@ def test_without_dask_the_error_says_what_to_install(study, monkeypatch):
         study.train(list_untrained(study)[:1], say=silent)
 
 
+@pytest.mark.slow
 def test_what_is_finished_asks_no_scheduler(study, monkeypatch):
     specs = study.specs(BIOMARKER_TASK)[:1]
     (first,) = study.train(specs, say=silent)

@@ -25,6 +25,8 @@ from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, TASKS
 
 PATIENCE_S = 60
 
+pytestmark = pytest.mark.usefixtures("one_fit")
+
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):

@@ -1,6 +1,7 @@
 """The house rules that are cheap to check: dependencies, rooms, sizes, and what stays out."""
 
 import ast
+import functools
 import graphlib
 import importlib.metadata
 import re
@@ -168,9 +169,14 @@ def _room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@functools.cache
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def _imports(path: Path, *, top_level: bool = False) -> Iterator[str]:
     """Dotted names that a file imports, also within functions unless ``top_level``."""
-    todo: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    todo: list[ast.AST] = [_parse(path)]
     while todo:
         node = todo.pop()
         if isinstance(node, ast.Import):
@@ -277,7 +283,7 @@ def _count_code(path: Path) -> int:
     """Lines without blanks, comments and docstrings."""
     text = path.read_text(encoding="utf-8")
     prose: set[int] = set()
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(_parse(path)):
         body = getattr(node, "body", None)
         for statement in body if isinstance(body, list) else []:
             if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):

@@ -48,6 +48,7 @@ def test_a_finished_run_is_not_repeated(study):
     assert (run.folder / "weights.safetensors").stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_the_same_spec_gives_the_same_bytes_with_one_or_two_workers(study, tmp_path, monkeypatch):
     specs = study.specs(SEVERITY, seed=2)[:1] + study.specs(BIOMARKER_TASK, seed=2)[:1]
     # The workers outlive this test: they train where all tests do.
@@ -136,6 +137,7 @@ def test_whatever_decides_the_numbers_changes_the_name(study):
     assert more_draws.specs(SEVERITY)[0].run_id == spec.run_id
 
 
+@pytest.mark.slow
 def test_the_network_learns_what_is_plain_to_see(study):
     longer = replace(study.profile.training, epochs=4, clips_per_epoch=128)
     learnt = replace(study, profile=replace(study.profile, training=longer))

@@ -128,6 +128,7 @@ def _prepare(folder: Path, video: Path) -> int:
     return FrameCache(folder, 32).prepare([video])[0].load().shape[0]
 
 
+@pytest.mark.slow
 def test_equal_files_may_be_decoded_at_the_same_time(video, tmp_path):
     copies = [tmp_path / f"copy{k}.mp4" for k in range(8)]
     for copy in copies:
