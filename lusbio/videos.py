@@ -12,7 +12,6 @@ import zlib
 from collections import namedtuple
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -214,19 +213,14 @@ def encode_video(frames: np.ndarray, path: Path, fps: float) -> None:
         container.mux(stream.encode())
 
 
-@dataclass(frozen=True)
-class CachedVideo:
+class CachedVideo(namedtuple("CachedVideo", "frames_path sha256 info")):
     """A decoded video on disk.
 
     Attributes:
         frames_path: ``.npy`` file, uint8 (N, size, size).
         sha256: Of the original file's bytes.
-        info: What the original turned out to be.
+        info: What the original turned out to be, a ``VideoInfo``.
     """
-
-    frames_path: Path
-    sha256: str
-    info: VideoInfo
 
     @property
     def n_frames(self) -> int:
@@ -238,15 +232,12 @@ class CachedVideo:
         return np.load(self.frames_path, mmap_mode="r", allow_pickle=False)
 
 
-@dataclass(frozen=True)
-class DecodedVideo:
+class DecodedVideo(namedtuple("DecodedVideo", "frames")):
     """A decoded video in memory, for where there is nothing to keep.
 
     Attributes:
         frames: uint8 (N, size, size).
     """
-
-    frames: np.ndarray
 
     @property
     def n_frames(self) -> int:
@@ -258,8 +249,7 @@ class DecodedVideo:
         return self.frames
 
 
-@dataclass(frozen=True)
-class FrameCache:
+class FrameCache(namedtuple("FrameCache", "folder size")):
     """Decoded frames, one array per video, found by the content of the file and the frame size.
 
     Any number of processes may use one folder: a file appears there only when complete, under a
@@ -269,9 +259,6 @@ class FrameCache:
         folder: Where the arrays lie.
         size: Height and width of the frames, in pixels.
     """
-
-    folder: Path
-    size: int
 
     def prepare(self, paths: Sequence[Path], workers: int = 1) -> list[CachedVideo]:
         """Decode what is not decoded yet, and check what is.

@@ -208,7 +208,7 @@ def describe_cohort(cohort: Cohort, infos: Sequence[VideoInfo] | None = None) ->
         lines.append(f"  {group:<28}{' / '.join(counts)}")
     probes = table["probe"].fillna("unknown").value_counts()
     lines += ["", "Probes: " + ", ".join(f"{count} {probe}" for probe, count in probes.items())]
-    lines += [f"Frames: {_frames(infos or _decode_all(cohort))}", *(f"Note: {note}" for note in cohort.notes)]
+    lines += [f"Frames: {_frames(cohort, infos)}", *(f"Note: {note}" for note in cohort.notes)]
     return "\n".join(lines)
 
 
@@ -216,15 +216,11 @@ def _counted(table: pd.DataFrame) -> str:
     return f"{len(table)} videos of {table['patient_id'].nunique()} patients"
 
 
-def _decode_all(cohort: Cohort) -> list[VideoInfo]:
-    infos = try_each(read_video_info, cohort.video_paths(), 2)
+def _frames(cohort: Cohort, infos: Sequence[VideoInfo] | None) -> str:
+    infos = infos or try_each(read_video_info, cohort.video_paths(), 2)
     for info in infos:
         if isinstance(info, VideoError):
             raise LusbioError(f"cohort {cohort.name!r} cannot be described: {info}")
-    return infos
-
-
-def _frames(infos: Sequence[VideoInfo]) -> str:
     frames = [info.frames for info in infos]
     text = f"{min(frames)} to {max(frames)} per video, {sum(frames)} in all"
     fewer = sum(info.announced_frames is not None and info.frames < info.announced_frames for info in infos)

@@ -99,8 +99,7 @@ def _render_all(recordings: list[Recording], paths: dict, size: int, frames: Seq
     tasks = (delayed(render_recording)(r, paths[r.video_id], size, frames) for r in recordings)
     with parallel_config("loky", inner_max_num_threads=1):
         done = Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
-        for _ in _with_progress(done, len(recordings)):
-            pass
+        _wait_for(done, len(recordings))
 
 
 def render_recording(recording: Recording, path: Path, size: int, frames: Sequence[int]) -> None:
@@ -117,17 +116,15 @@ def render_recording(recording: Recording, path: Path, size: int, frames: Sequen
     write_frames(render_video(scene, size, count), path, recording.patient.device.fps)
 
 
-def _with_progress(results: Iterator, total: int) -> Iterator:
-    """A bar where a person watches; elsewhere a line for every tenth."""
+def _wait_for(results: Iterator, total: int) -> None:
+    """Until all are there: with a bar where a person watches, elsewhere with a line for every tenth."""
     from tqdm import tqdm
 
-    if sys.stderr.isatty():
-        yield from tqdm(results, "simulating", total, unit="video", leave=False)
-        return
-    for done, result in enumerate(results, start=1):
-        if done * 10 // total > (done - 1) * 10 // total:
+    watched = sys.stderr.isatty()
+    bar = tqdm(results, "simulating", total, unit="video", leave=False, disable=not watched)
+    for done, _ in enumerate(bar, start=1):
+        if not watched and done * 10 // total > (done - 1) * 10 // total:
             print(f"simulating: {done} of {total} videos", file=sys.stderr, flush=True)
-        yield result
 
 
 def read_synthetic(folder: Path) -> Cohort:

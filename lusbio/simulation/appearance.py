@@ -111,12 +111,10 @@ def count_greys(videos: Sequence[np.ndarray]) -> pd.DataFrame:
     Returns:
         Columns ``grey`` (middle of 32 bins, 0 to 255) and ``share`` (per bin, mean over videos).
     """
-    shares = []
-    for frames in videos:
-        seen = frames[:, frames.max(0) > 0]  # what no frame ever lights up is outside the field of view
-        counts, edges = np.histogram(seen, bins=32, range=(0, 256))
-        shares.append(counts / max(counts.sum(), 1))
-    return pd.DataFrame({"grey": (edges[:-1] + edges[1:]) / 2, "share": np.mean(shares, 0)})
+    seen = [frames[:, frames.max(0) > 0] for frames in videos]  # the rest is outside the field of view
+    counts = np.array([np.histogram(levels, bins=32, range=(0, 256))[0] for levels in seen])
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    return pd.DataFrame({"grey": np.arange(4.0, 256, 8), "share": shares.mean(0)})
 
 
 def measure_spectrum(videos: Sequence[np.ndarray]) -> pd.DataFrame:

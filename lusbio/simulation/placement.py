@@ -134,11 +134,11 @@ def _place_b_lines(count: int, half: float, taken: list[Spot], probe: str, rng: 
         places = _spread_out(open_, count)
     places = sorted(places)
     steps = np.diff(places, prepend=-np.inf, append=np.inf)
-    spots = []
-    for x, gap in zip(places, np.minimum(steps[:-1], steps[1:]).tolist(), strict=True):
-        width = min(rng.uniform(*c.B_LINE_MM[probe]), c.B_LINE_CROWDED[probe] * gap)
-        spots.append(Spot(x, width, 0.0, rng.uniform(*c.B_LINE_LEVELS_DB[probe])))
-    return tuple(spots)
+    widths = c.B_LINE_CROWDED[probe] * np.minimum(steps[:-1], steps[1:])
+    return tuple(
+        Spot(x, min(rng.uniform(*c.B_LINE_MM[probe]), most), 0.0, rng.uniform(*c.B_LINE_LEVELS_DB[probe]))
+        for x, most in zip(places, widths.tolist(), strict=True)
+    )
 
 
 def _spread_out(grid: np.ndarray, count: int) -> list[float]:
