@@ -36,8 +36,17 @@ class Biomarker:
 
 _WORDS = Path(__file__).parent / "words"
 
-with (_WORDS / "biomarkers.csv").open(encoding="utf-8", newline="") as _file:
-    BIOMARKERS: tuple[Biomarker, ...] = tuple(Biomarker(i, **row) for i, row in enumerate(csv.DictReader(_file)))
+
+def _read_rows(name: str) -> list[dict[str, str]]:
+    with (_WORDS / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _read_entries(name: str) -> dict[str, dict]:
+    return tomllib.loads((_WORDS / name).read_text(encoding="utf-8"))
+
+
+BIOMARKERS: tuple[Biomarker, ...] = tuple(Biomarker(i, **row) for i, row in enumerate(_read_rows("biomarkers.csv")))
 """The 38 biomarkers in the order of the network's output; they stand in ``words/biomarkers.csv``."""
 
 BIOMARKER_NAMES: tuple[str, ...] = tuple(b.name for b in BIOMARKERS)
@@ -103,18 +112,11 @@ class Task:
     ordered: bool
 
 
-_DISEASES = (
-    *("healthy", "COVID pneumonia", "interstitial lung disease", "asthma/COPD exacerbation"),
-    *("cardiogenic pulmonary edema", "other lung disease", "other non-lung disease"),
-)
-_SF_RANGES = (">430", "275-430", "180-275", "<180")
-
 TASKS: dict[str, Task] = {
-    SEVERITY: Task(SEVERITY, "Lung severity", ("0", "1", "2", "3"), "video", (2, 3), ordered=True),
-    SF_RATIO: Task(SF_RATIO, "S/F ratio", _SF_RANGES, "patient", (2, 3), ordered=True),
-    DISEASE: Task(DISEASE, "Disease", _DISEASES, "patient", (1,), ordered=False),
+    name: Task(name, **words | {key: tuple(words[key]) for key in ("classes", "positive")})
+    for name, words in _read_entries("tasks.toml").items()
 }
-"""The paper's three tasks by name."""
+"""The paper's three tasks by name; they stand in ``words/tasks.toml``."""
 
 
 def title_of(task: str) -> str:
@@ -152,19 +154,12 @@ def sf_class(sf_value: float) -> str | float:
     """
     if np.isnan(sf_value):
         return np.nan
-    classes = TASKS["sf_ratio"].classes
-    if sf_value > 430:
-        return classes[0]
-    if sf_value > 275:
-        return classes[1]
-    return classes[2] if sf_value >= 180 else classes[3]
+    below = sum((sf_value <= 430, sf_value <= 275, sf_value < 180))
+    return TASKS[SF_RATIO].classes[below]  # the ranges are listed from the highest down
 
 
-class Kind(StrEnum):
+class _Kind(StrEnum):
     """What a row of a table decides from. Its value stands in files, its words and its colour in what people read.
-
-    A new kind is a line here. Colours are apart for colour-blind eyes too (Okabe and Ito, pink and orange darker, to be
-    read as text; for what rests on simulated patients, Tol's muted palette); baselines are greys and browns.
 
     Attributes:
         words: In tables and figures.
@@ -172,45 +167,20 @@ class Kind(StrEnum):
         meaning: What it is.
     """
 
-    def __new__(cls, value: str, words: str, colour: str = "#6c7a89", meaning: str = "") -> "Kind":
-        """A member; greys are for what needs no colour of its own."""
+    def __new__(cls, value: str, words: str, colour: str, meaning: str) -> "_Kind":
+        """A member."""
         kind = str.__new__(cls, value)
         kind._value_, kind.words, kind.colour, kind.meaning = value, words, colour, meaning
         return kind
 
-    # The paper's rows.
-    END_TO_END = "end_to_end", "end-to-end", "#0072b2", "a network trained for the task itself, and its features"
-    BIOMARKERS = "biomarkers", "biomarkers", "#d55e00", "the 38 probabilities of a biomarker network"
-    PRETRAINED = "pretrained_on_biomarkers", "pretrained on biomarkers", "#009e73", "started from a biomarker network"
-    SEVERITY_FEATURES = "lung_severity_features", "lung-severity features", "#b5569b", "where another task is decided"
-    CROSSFITTED = (
-        "crossfitted_biomarkers",
-        "cross-fitted biomarkers",
-        "#c28a00",
-        "from a network that did not train on them",
-    )
-    # Baselines: no network stands behind them, or nothing was learnt.
-    TRUE_BIOMARKERS = "true_biomarkers", "baseline: true biomarkers", "#3a3a3a", "what the simulator drew"
-    TRAINEE_BIOMARKERS = "trainee_biomarkers", "baseline: trainee's biomarkers", "#56b4e9", "what the trainee ticked"
-    SHUFFLED = "shuffled_labels", "baseline: shuffled labels", "#6c7a89", "experts fitted to labels dealt anew"
-    MAJORITY = "majority", "baseline: class frequencies", "#6c7a89", "the training patients' class frequencies"
-    SOURCE_ONLY = "source_only", "baseline: source alone", "#6c7a89", "read off the very videos that are tested"
-    RATED_BITS = "raters_two_bits", "baseline: raters' two findings", "#8c6510", "A-lines or none, B-lines or none"
-    PIXELS = "pooled_pixels", "baseline: pooled pixels", "#4f5d6b", "14 x 14 pixels"
-    METADATA = "metadata", "baseline: metadata", "#87919b", "zone, depth, frames per second, number of frames"
-    FILES = "file_metadata", "file metadata", "#7a6a58", "size, frames, container"
-    SOURCE_NAME = "source_id", "source id", "#b06a3b", "the name of the source"
-    # Real patients.
-    FROZEN = "frozen_biomarkers", "biomarkers, frozen", "#332288", "of networks that never saw a real video"
-    ADAPTED = "adapted_biomarkers", "biomarkers, adapted", "#117733", "after A-lines and B-lines of real videos"
-    MIXED = "mixed_biomarkers", "biomarkers, mixed training", "#882255", "from real and simulated videos together"
-    FUSED = "fused_biomarkers", "biomarkers, frozen and adapted", "#d6409f", "side by side"
-    FROM_SIMULATED = "pretrained_on_simulated", "pretrained on simulated", "#7d6bd0", "for severity"
-    # With the patient's other places heeded.
-    ADAPTED_ALL_PLACES = "adapted_biomarkers_all_places", "biomarkers, adapted, all places", "#4a7d1e"
-    FROM_SIMULATED_ALL_PLACES = "pretrained_on_simulated_all_places", "pretrained on simulated, all places", "#5a3fb0"
-    DIFFERENCE = "difference", "difference, paired", "#6c7a89", "one way to decide minus another, on the same videos"
 
+Kind = _Kind("Kind", {row.pop("name"): tuple(row.values()) for row in _read_rows("kinds.csv")}, module=__name__)
+"""All kinds, e.g. ``Kind.END_TO_END``; a new one is a line of ``words/kinds.csv``.
+
+First come the paper's rows, then baselines, behind which no network stands or that learnt nothing, then those of real
+patients. Colours are apart for colour-blind eyes too (Okabe and Ito, pink and orange darker, to be read as text; for
+what rests on simulated patients, Tol's muted palette); baselines are greys and browns.
+"""
 
 ON_ALL_PLACES = {Kind.ADAPTED: Kind.ADAPTED_ALL_PLACES, Kind.FROM_SIMULATED: Kind.FROM_SIMULATED_ALL_PLACES}
 """What heeds the patient's other places too, by what it rests on."""
@@ -248,6 +218,6 @@ CELLS_NOTE = (
 
 ARTEFACTS: dict[str, Artefact] = {
     name: Artefact(**{key: text.format(cells=CELLS_NOTE) for key, text in words.items()})
-    for name, words in tomllib.loads((_WORDS / "artefacts.toml").read_text(encoding="utf-8")).items()
+    for name, words in _read_entries("artefacts.toml").items()
 }
 """Titles, notes and captions by file name; they stand in ``words/artefacts.toml``."""
