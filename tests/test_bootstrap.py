@@ -261,7 +261,7 @@ def test_agreement_has_known_values_and_averages_runs():
         return estimate([HeldOut(*run) for run in runs], draws, rater_agreement)
 
     same = agree((specialist, specialist, groups))
-    assert all(found == pytest.approx((1, 0, 1, 1)) for found in same.values())
+    assert all(found[:4] == pytest.approx((1, 0, 1, 1)) for found in same.values())
     off_by_one = np.minimum(specialist + 1, 3)
     shifted = agree((specialist, off_by_one, groups))
     assert shifted["agreement"].value == 0.25
@@ -269,7 +269,7 @@ def test_agreement_has_known_values_and_averages_runs():
     both = agree((specialist, specialist, groups), (specialist, off_by_one, groups))
     assert both["agreement"].value == pytest.approx((1 + 0.25) / 2)
     alone = agree((np.zeros(4, dtype=int), np.zeros(4, dtype=int), np.arange(4)), draws=20)
-    assert alone["agreement"] == (1, 0, 1, 1)
+    assert alone["agreement"][:4] == (1, 0, 1, 1)
     assert np.isnan(alone["kappa"]).all()
     with pytest.raises(LusbioError, match="expected class indices"):
         agree((specialist, specialist.astype(float), groups), draws=10)

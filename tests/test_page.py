@@ -106,14 +106,16 @@ def test_the_page_is_sound_html_that_loads_nothing(folder):
 def test_sections_stand_in_the_papers_order(folder):
     page = build_page("smoke", "mine")
     anchors = re.findall(r'<h2 id="([^"]+)"', page)
-    assert anchors == [section.anchor for section in SECTIONS if section.anchor not in ("leakage", "real")] + ["more"]
+    assert anchors == [section["anchor"] for section in SECTIONS if section["anchor"] not in ("leakage", "real")] + [
+        "more"
+    ]
     assert anchors[:11] == [f"fig{n}" for n in range(1, 5)] + [f"table{n}" for n in range(1, 8)]
 
 
 def test_everything_that_has_a_title_or_a_caption_stands_once():
-    names = [name for section in SECTIONS for name in section.artefacts]
+    names = [name for section in SECTIONS for name in section["artefacts"]]
     assert len(set(names)) == len(names) and set(names) >= ARTEFACTS.keys() - {"verdict"}
-    assert f"the {len(BIOMARKERS)} biomarkers" in next(s.title for s in SECTIONS if s.anchor == "table5")
+    assert f"the {len(BIOMARKERS)} biomarkers" in next(s["title"] for s in SECTIONS if s["anchor"] == "table5")
 
 
 def test_nothing_in_the_folder_is_lost_and_what_is_missing_is_said(folder):

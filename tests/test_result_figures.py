@@ -175,7 +175,7 @@ def test_agreement_stands_metric_by_metric_with_the_published_one_open(ax):
     table = pd.DataFrame(
         {
             "rater": ["trainee", "biomarkers"] * 2,
-            "metric": ["percent"] * 2 + ["kappa"] * 2,
+            "metric": ["agreement"] * 2 + ["kappa"] * 2,
             "value": [56.0, 50.0, 30.0, -4.0],
             "published": [56.0, np.nan, np.nan, np.nan],
         }
@@ -183,5 +183,5 @@ def test_agreement_stands_metric_by_metric_with_the_published_one_open(ax):
     plot_agreement(table, ax=ax)
     assert ax.collections[1].get_offsets()[:, 0].tolist() == table["value"].tolist()
     assert [label.get_text() for label in ax.get_yticklabels()] == ["trainee", "biomarkers"] * 2
-    assert [text.get_text() for text in ax.texts] == ["Percent", "Kappa x 100"]
+    assert [text.get_text() for text in ax.texts] == ["Same grade (%)", "Kappa x 100"]
     assert ax.get_legend().get_texts()[-1].get_text() == "published" and ax.get_xlim()[0] < -9

@@ -70,8 +70,8 @@ def make_calibration(rows: Sequence[Row], draws: int) -> Table:
     lines = []
     for row in rows:
         constant = [_forecast_prevalence(*pair) for pair in zip(row.held_out, row.validated, strict=True)]
-        *gain, _ = bootstrap.paired_difference(constant, row.held_out, draws, metrics.calibration)["brier"]
-        found = estimate(row.held_out, draws, metrics.calibration) | {"gain": bootstrap.Estimate(*gain)}
+        gain = bootstrap.paired_difference(constant, row.held_out, draws, metrics.calibration)["brier"]
+        found = estimate(row.held_out, draws, metrics.calibration) | {"gain": gain}
         errors = [_calibration_errors(held_out, min(draws, 200)) for held_out in row.held_out]
         ece, by_chance = 100 * np.mean(errors, axis=0)
         lines.append(name_row(row) | lay_out(found) | {"ece": ece, "ece_by_chance": by_chance})

@@ -14,7 +14,6 @@ import tomllib
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
@@ -24,33 +23,11 @@ from lusbio.cohorts.load import cohort_name
 from lusbio.errors import LusbioError
 from lusbio.files import build_folder, figures_folder, to_markdown, write_json, write_text
 from lusbio.publish.markdown import find_origins, render_markdown
-from lusbio.publish.run_notebook import ended_in_two_lines
+from lusbio.publish.run_notebook import run_command
 from lusbio.vocabulary import ARTEFACTS
 
-
-class Section(NamedTuple):
-    """A heading of the page and the artefacts below it.
-
-    Attributes:
-        anchor: What a link to it ends in.
-        title: The heading.
-        artefacts: Names without suffix; each may have a PNG, a Markdown and a CSV file.
-        notebook: Which one makes the first artefact.
-        needs: What else it takes, for readers of a page without it.
-        optional: Whether it is left out where nothing of it is there.
-    """
-
-    anchor: str
-    title: str
-    artefacts: Sequence[str]
-    notebook: str = ""
-    needs: str = ""
-    optional: bool = False
-
-
-with Path(__file__).with_suffix(".toml").open("rb") as _file:
-    SECTIONS = tuple(Section(**section) for section in tomllib.load(_file)["sections"])
-"""In the paper's order; what no section names goes into a last one, "More"."""
+SECTIONS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))["sections"]
+"""Headings and the artefacts below them, in the paper's order; what no section names goes into a last one, "More"."""
 
 
 def build_page(profile: str, cohort: str) -> str:
@@ -69,11 +46,10 @@ def build_page(profile: str, cohort: str) -> str:
         raise LusbioError(f"{folder} has no run.json: run make paper PROFILE={profile} COHORT={cohort} first")
     files, private = _find_files(folder), _find_files(build_folder(profile, cohort, "frames"))
     found = {name: private.get(name, {}) | files.get(name, {}) for name in files | private}
-    shown = {section.anchor for section in SECTIONS if not section.optional or found.keys() & section.artefacts}
-    shown |= {"simulator"} if run["simulated"] else set()
-    sections = [section for section in SECTIONS if section.anchor in shown]
-    if others := sorted(files.keys() - {"verdict"}.union(*(section.artefacts for section in sections))):
-        sections.append(Section("more", "More", others))
+    kind = "simulated" if run["simulated"] else "real"
+    sections = [part for part in SECTIONS if found.keys() & part["artefacts"] or kind not in part.get("optional", ())]
+    if others := sorted(files.keys() - {"verdict"}.union(*(section["artefacts"] for section in sections))):
+        sections.append({"anchor": "more", "title": "More", "artefacts": others})
     common, verdict = _shared_origin(folder, run), files.get("verdict", {})
     return _make_template().render(
         profile=profile,
@@ -193,18 +169,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cohort", default="synthetic", help="its name, or its folder")
     options = parser.parse_args(arguments)
     cohort = options.cohort if re.fullmatch(r"[A-Za-z0-9_-]+", options.cohort) else cohort_name(Path(options.cohort))
-    path = build_folder(options.profile, cohort, "paper.html")
-    try:
-        with ended_in_two_lines("the page", options.profile, options.cohort):
-            note_times(options.profile, cohort)
-            write_text(build_page(options.profile, cohort), path)
-    except LusbioError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    print(path)
-    return 0
+
+    def write_page() -> None:
+        path = build_folder(options.profile, cohort, "paper.html")
+        note_times(options.profile, cohort)
+        write_text(build_page(options.profile, cohort), path)
+        print(path)
+
+    return run_command(write_page, "the page", options.profile, options.cohort)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lusbio.errors import LusbioError, NothingToDo
@@ -63,6 +63,26 @@ def ended_in_two_lines(what: str, profile: str | None, cohort: str | None) -> It
             signal.signal(number, handler)
         if interrupted:  # whatever has become of the exception on its way
             raise KeyboardInterrupt
+
+
+def run_command(command: Callable[[], None], what: str, profile: str | None, cohort: str | None) -> int:
+    """Run what a command line asks for: 0 when all went well, 1 after a LusbioError, 130 when interrupted.
+
+    Args:
+        command: What to run.
+        what: Is run, for ``ended_in_two_lines``.
+        profile: As handed to make; None where it was not.
+        cohort: As handed to make; None where it was not.
+    """
+    try:
+        with ended_in_two_lines(what, profile, cohort):
+            command()
+    except LusbioError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 def check_parameters(source: Path, parameters: dict[str, str | int | float | bool]) -> None:
@@ -229,16 +249,13 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument(f"--{name}", type=kind, help="passed to the notebook; its own default when left out")
     options, began = parser.parse_args(arguments), time.monotonic()
     parameters = {name: getattr(options, name) for name in PARAMETERS if getattr(options, name) is not None}
-    try:
-        with ended_in_two_lines(options.notebook.stem, options.profile, options.cohort):
-            run_notebook(options.notebook, options.output, parameters)
-    except LusbioError as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    print(f"      {options.notebook.stem}: {time.monotonic() - began:.0f} s, {options.output.with_suffix('.html')}")
-    return 0
+    name = options.notebook.stem
+
+    def run() -> None:
+        run_notebook(options.notebook, options.output, parameters)
+        print(f"      {name}: {time.monotonic() - began:.0f} s, {options.output.with_suffix('.html')}")
+
+    return run_command(run, name, options.profile, options.cohort)
 
 
 if __name__ == "__main__":

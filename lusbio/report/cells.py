@@ -12,7 +12,7 @@ import pandas as pd
 
 from lusbio.experts.rows import Row
 from lusbio.files import PACKAGE
-from lusbio.statistics.bootstrap import Difference, Estimate, HeldOut, estimate, paired_difference
+from lusbio.statistics.bootstrap import Estimate, HeldOut, estimate, paired_difference
 from lusbio.statistics.metrics import Measure, task_metrics
 from lusbio.vocabulary import kind_words, title_of
 
@@ -53,7 +53,8 @@ def measure_cells(
         population's, over runs; the interval is the 95 % percentile interval of the mean over runs when patients are
         drawn anew.
     """
-    return _list_cells([(names, estimate(held_out, draws, measure)) for names, held_out in named], metrics)
+    found = _list_cells([(names, estimate(held_out, draws, measure)) for names, held_out in named], metrics)
+    return found.drop(columns="p_value", errors="ignore")
 
 
 def subtract_cells(
@@ -63,16 +64,14 @@ def subtract_cells(
     return _list_cells([(names, paired_difference(*pair, draws, measure)) for names, *pair in named], metrics)
 
 
-def _list_cells(
-    found: Iterable[tuple[dict, dict[str, Estimate | Difference]]], metrics: Sequence[str] | None
-) -> pd.DataFrame:
+def _list_cells(found: Iterable[tuple[dict, dict[str, Estimate]]], metrics: Sequence[str] | None) -> pd.DataFrame:
     """A line per way and metric, in percent but for p-values."""
     lines = []
     for names, values in found:
         for metric in metrics or values:
-            mean, sd, low, high, *p_value = values[metric]
+            mean, sd, low, high, p_value = values[metric]
             percent = {"mean": 100 * mean, "sd": 100 * sd, "ci_low": 100 * low, "ci_high": 100 * high}
-            lines.append(names | {"metric": metric} | percent | ({"p_value": p_value[0]} if p_value else {}))
+            lines.append(names | {"metric": metric} | percent | {"p_value": p_value})
     return pd.DataFrame(lines)
 
 
@@ -80,7 +79,7 @@ def lay_out(found: Mapping[str, Estimate]) -> dict[str, float]:
     """Estimates as columns, x 100: the value under its name, its interval as ``_low`` and ``_high``."""
     return {
         f"{name}{end}": 100 * number
-        for name, (value, _, low, high) in found.items()
+        for name, (value, _, low, high, _) in found.items()
         for end, number in (("", value), ("_low", low), ("_high", high))
     }
 

@@ -11,9 +11,9 @@ from sklearn.isotonic import IsotonicRegression
 
 from lusbio.report.cells import METRIC_TITLES
 from lusbio.report.figures import GROUP_COLOURS, INK, MARKERS, SOFT
-from lusbio.vocabulary import BIOMARKERS, Kind, kind_colour, kind_words, title_of
+from lusbio.vocabulary import BIOMARKERS, kind_colour, kind_words, title_of
 
-OTHER_COLOURS = ("#3a3a3a", "#56b4e9", "#009e73", "#b5569b")
+TRAINEE_COLOUR = "#3a3a3a"
 
 
 def plot_results(table: pd.DataFrame, task: str, metric: str, *, ax: Axes) -> Axes:
@@ -32,28 +32,28 @@ def plot_results(table: pd.DataFrame, task: str, metric: str, *, ax: Axes) -> Ax
     places = _place_rows(table, "features", "classifier")
     rows = table[(table["task"] == task) & (table["metric"] == metric)]
     y = [places[key] for key in zip(rows["features"], rows["classifier"], strict=True)]
-    colours = [kind_colour(features) for features in rows["features"]]
-    _draw_rows(y, rows[["mean", "ci_low", "ci_high", "published_mean"]], colours, (20, 26), ax)
+    _draw_rows(y, rows, rows["features"].map(kind_colour), (20, 26), "mean, 95 % interval", ax)
     titles = {name: (f"{kind_words(name)} (not here)", SOFT) for name in table["features"]}
     titles |= {name: (kind_words(name), kind_colour(name)) for name in rows["features"]}
     _name_rows(places, titles, ax)
     if "auc" in metric:
         ax.axvline(50, color=SOFT, lw=1, ls="--", zorder=0)
-    ax.set(title=title_of(task), xlabel=f"{_name_metric(metric)} (%)")
-    _explain_marks("mean, 95 % interval", "published", rows["published_mean"].notna().any(), ax)
+    ax.set(title=title_of(task), xlabel=f"{METRIC_TITLES[metric]} (%)")
     return ax
 
 
-def _draw_rows(y: list[float], numbers: pd.DataFrame, colours: list[str], sizes: tuple[int, int], ax: Axes) -> None:
-    """Dots with their intervals, and open circles for what was published: the four columns of ``numbers``."""
-    value, low, high, published = (numbers[name] for name in numbers)
-    ax.hlines(y, low, high, color=colours, lw=2)
-    ax.scatter(value, y, c=colours, s=sizes[0], zorder=3)
-    ax.scatter(published, y, facecolors="none", edgecolors=INK, s=sizes[1], lw=0.8, zorder=4)
-
-
-def _name_metric(metric: str) -> str:
-    return METRIC_TITLES.get(metric, metric.replace("_", " "))
+def _draw_rows(
+    y: list[float], cells: pd.DataFrame, colours: pd.Series, sizes: tuple[int, int], here: str, ax: Axes
+) -> None:
+    """Dots with their intervals, open circles for what was published, and a legend on the line of the title."""
+    ax.hlines(y, cells["ci_low"], cells["ci_high"], color=colours, lw=2)
+    ax.scatter(cells["mean"], y, c=colours, s=sizes[0], zorder=3)
+    ax.scatter(cells["published_mean"], y, facecolors="none", edgecolors=INK, s=sizes[1], lw=0.8, zorder=4)
+    marks = [Line2D([], [], color=INK, marker="o", ms=4, lw=1.5, label=here)]
+    if cells["published_mean"].notna().any():
+        marks.append(Line2D([], [], color=INK, marker="o", mfc="none", mew=0.8, ms=5, ls="none", label="published"))
+    tight = {"handlelength": 1.6, "columnspacing": 0.9, "handletextpad": 0.4, "borderaxespad": 0}
+    ax.legend(handles=marks, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=6.5, **tight)
 
 
 def _place_rows(table: pd.DataFrame, group: str, name: str) -> dict[tuple[str, str], float]:
@@ -77,15 +77,6 @@ def _name_rows(places: dict[tuple[str, str], float], titles: dict[str, tuple[str
     ax.set_yticks(list(places.values()), [name for _, name in places], fontsize=7)
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(max(places.values(), default=1) + 0.7, -0.6)
-
-
-def _explain_marks(here: str, published: str, any_published: bool, ax: Axes) -> None:
-    """A legend on the line of the title."""
-    marks = [Line2D([], [], color=INK, marker="o", ms=4, lw=1.5, label=here)]
-    if any_published:
-        marks.append(Line2D([], [], color=INK, marker="o", mfc="none", mew=0.8, ms=5, ls="none", label=published))
-    tight = {"handlelength": 1.6, "columnspacing": 0.9, "handletextpad": 0.4, "borderaxespad": 0}
-    ax.legend(handles=marks, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=6.5, **tight)
 
 
 def plot_confusion(counts: pd.DataFrame, *, ax: Axes) -> Axes:
@@ -121,21 +112,15 @@ def plot_reliability(table: pd.DataFrame, *, ax: Axes) -> Axes:
     ax.plot([0, 1], [0, 1], color=SOFT, lw=1, ls="--", zorder=0)
     for k, (route, rows) in enumerate(table.groupby("route", sort=False)):
         rows = rows.sort_values("bin_mean")
-        colour, label = _route_colour(route, k), kind_words(str(route))
-        ax.vlines(rows["bin_mean"], rows["low"], rows["high"], color=colour, lw=1.2, alpha=0.6)
-        line = {"color": colour, "lw": 1.2, "marker": MARKERS[k % 6], "ms": 3}
-        ax.plot(rows["bin_mean"], rows["observed"], label=label, **line)
+        look = {"color": kind_colour(route), "marker": MARKERS[k % 6]}
+        ax.vlines(rows["bin_mean"], rows["low"], rows["high"], color=look["color"], lw=1.2, alpha=0.6)
+        ax.plot(rows["bin_mean"], rows["observed"], label=kind_words(route), lw=1.2, ms=3, **look)
         sizes = 8 + 60 * rows["count"] / table["count"].max()
-        ax.scatter(rows["bin_mean"], rows["observed"], s=sizes, color=colour, marker=MARKERS[k % 6], zorder=3)
+        ax.scatter(rows["bin_mean"], rows["observed"], s=sizes, zorder=3, **look)
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     ax.set(title="Reliability", xlabel="probability said", ylabel="share that was right")
     ax.legend(fontsize=7, loc="upper left")
     return ax
-
-
-def _route_colour(route: str, k: int) -> str:
-    """The colour of its features where the route is named after them, else one by its turn."""
-    return kind_colour(route) if route in list(Kind) else OTHER_COLOURS[k % len(OTHER_COLOURS)]
 
 
 def plot_cost(table: pd.DataFrame, *, ax: Axes) -> Axes:
@@ -193,8 +178,8 @@ def plot_label_efficiency(table: pd.DataFrame, *, ax: Axes) -> Axes:
         rows = table[table["route"] == route].sort_values("fraction")
         shift = 2 ** (0.05 * (k - (len(routes) - 1) / 2))  # so that intervals do not hide each other
         errors = [rows["mean"] - rows["ci_low"], rows["ci_high"] - rows["mean"]]
-        look = {"color": _route_colour(route, k), "lw": 1.4, "elinewidth": 1, "marker": MARKERS[k % 6], "ms": 5}
-        ax.errorbar(rows["fraction"] * shift, rows["mean"], errors, label=kind_words(str(route)), **look)
+        look = {"color": kind_colour(route), "lw": 1.4, "elinewidth": 1, "marker": MARKERS[k % 6], "ms": 5}
+        ax.errorbar(rows["fraction"] * shift, rows["mean"], errors, label=kind_words(route), **look)
     patients = table.groupby("fraction")["patients"].max()
     ax.set_xscale("log", base=2)
     ax.set_xticks(patients.index, [f"{Fraction(f).limit_denominator(64)}\n{n:g}" for f, n in patients.items()])
@@ -226,23 +211,18 @@ def plot_agreement(table: pd.DataFrame, *, ax: Axes) -> Axes:
     """How far raters agree with the specialist: a dot and its interval, metric by metric.
 
     Args:
-        table: Columns ``rater, metric, value, low, high``, x 100; optionally ``published``, drawn as an
-            open circle.
+        table: Columns ``rater, metric, value, low, high, published``, x 100; the last is an open circle.
         ax: Where to draw.
     """
     places = _place_rows(table, "metric", "rater")
     y = [places[key] for key in zip(table["metric"], table["rater"], strict=True)]
-    colours = [
-        _route_colour(rater, k) for rater, k in zip(table["rater"], pd.factorize(table["rater"])[0], strict=True)
-    ]
-    numbers = table.reindex(columns=["value", "low", "high", "published"])
-    _draw_rows(y, numbers, colours, (28, 70), ax)
-    words = {name: _name_metric(name) for name in table["metric"]}
-    _name_rows(places, {name: (text[0].upper() + text[1:], INK) for name, text in words.items()}, ax)
+    colours = table["rater"].map(kind_colour).mask(table["rater"] == "trainee", TRAINEE_COLOUR)
+    names = {"value": "mean", "low": "ci_low", "high": "ci_high", "published": "published_mean"}
+    _draw_rows(y, table.rename(columns=names), colours, (28, 70), "95 % interval", ax)
+    titles = {name: METRIC_TITLES[name] for name in table["metric"]}
+    _name_rows(places, {name: (title[0].upper() + title[1:], INK) for name, title in titles.items()}, ax)
     ax.set_yticks(list(places.values()), [kind_words(rater) for _, rater in places], fontsize=8)
     ax.axvline(0, color=SOFT, lw=1, ls="--", zorder=0)
-    ax.set(
-        xlim=(min(0, table["low"].min()) - 2, 102), xlabel="agreement (x 100)", title="Agreement with the specialist"
-    )
-    _explain_marks("95 % interval", "published", numbers["published"].notna().any(), ax)
+    ax.set(title="Agreement with the specialist", xlabel="agreement (x 100)")
+    ax.set_xlim(min(0, table["low"].min()) - 2, 102)
     return ax

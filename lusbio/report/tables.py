@@ -77,11 +77,6 @@ def make_cost(rows: Sequence[Row], biomarker_runs: Sequence[Run]) -> Table:
     rows = [row for row in rows if row.features not in BASELINES]
     networks = {(row.features, row.task): row.minutes for row in rows if row.classifier == NETWORK}
     biomarkers = float(np.mean([run.minutes for run in biomarker_runs]))
-    titles = {
-        "minutes": "Minutes per run",
-        "network_minutes": "Networks below it",
-        "published_minutes": "Published (RTX A6000)",
-    }
     published, lines = read_published_minutes(), []
     for row in rows:
         below = 0.0 if row.classifier == NETWORK else networks.get((row.features, row.task), 0.0)
@@ -89,13 +84,15 @@ def make_cost(rows: Sequence[Row], biomarker_runs: Sequence[Run]) -> Table:
             below += biomarkers
         elif row.features == Kind.SEVERITY_FEATURES:
             below = networks[Kind.END_TO_END, SEVERITY]
-        minutes = row.minutes, below, published.get((row.features, row.classifier), np.nan)
-        lines.append(name_row(row) | dict(zip(titles, minutes, strict=True)))
+        as_published = published.get((row.features, row.classifier), np.nan)
+        minutes = {"minutes": row.minutes, "network_minutes": below, "published_minutes": as_published}
+        lines.append(name_row(row) | minutes)
     cells = pd.DataFrame(lines)
-    in_words = cells.assign(features=cells["features"].map(kind_words))
-    means = in_words.groupby(["features", "classifier"], sort=False)[list(titles)].mean()
+    named = cells.assign(features=cells["features"].map(kind_words))
+    means = named.groupby(["features", "classifier"], sort=False)[list(minutes)].mean()
     texts = means.map("{:.2f}".format, na_action="ignore").fillna("—")
-    return Table(cells, texts.rename(columns=titles).reset_index(), runs=runs_of(rows))
+    titles = ["Minutes per run", "Networks below it", "Published (RTX A6000)"]
+    return Table(cells, texts.set_axis(titles, axis=1).reset_index(), runs=runs_of(rows))
 
 
 def add_up_routes(cost: pd.DataFrame, table1: pd.DataFrame, task: str) -> pd.DataFrame:

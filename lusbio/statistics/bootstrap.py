@@ -41,22 +41,16 @@ class HeldOut(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A value on the videos as they are, its population SD over runs, 95 % interval over patients; NaN: undefined."""
+    """A value on the videos as they are, its population SD over runs, 95 % interval over patients; NaN: undefined.
+
+    Of a difference, first method minus second, also the two-sided p-value.
+    """
 
     value: float
     sd: float
     low: float
     high: float
-
-
-class Difference(NamedTuple):
-    """First method minus second: value, SD over runs, 95 % interval over patients, and the two-sided p-value."""
-
-    value: float
-    sd: float
-    low: float
-    high: float
-    p_value: float
+    p_value: float = np.nan
 
 
 def draw_group_counts(groups: Sequence, n_draws: int, seed: int, strata: Sequence | None = None) -> np.ndarray:
@@ -136,7 +130,7 @@ def estimate(
 
 def paired_difference(
     first: Sequence[HeldOut], second: Sequence[HeldOut], draws: int, measure: Measure = task_metrics, seed: int = 0
-) -> dict[str, Difference]:
+) -> dict[str, Estimate]:
     """How much better one method is than another on the same patients.
 
     Both are measured on the same draws, so what makes patients hard for both cancels.
@@ -149,7 +143,7 @@ def paired_difference(
         seed: Same seed, same result.
 
     Returns:
-        Difference by name of the metric; the p-value is twice the share of draws on the other side of zero. Correct
+        The difference by name of the metric; its p-value is twice the share of draws on the other side of zero. Correct
         several p-values with ``holm``.
 
     Raises:
@@ -171,7 +165,7 @@ def paired_difference(
         p_value = min(1.0, 2 * (beyond + 1) / (len(values) + 1)) if len(values) else np.nan
         value = _summarise(by_run[0][name])[0] - _summarise(by_run[1][name])[0]
         sd = _summarise(by_run[0][name] - by_run[1][name])[1]
-        differences[name] = Difference(value, sd, *percentile_interval(values), float(p_value))
+        differences[name] = Estimate(value, sd, *percentile_interval(values), float(p_value))
     return differences
 
 
