@@ -25,6 +25,12 @@ class CohortError(LusbioError):
         return type(self), (self.where, self.problems)
 
 
+def refuse(where: str | Path, problems: Sequence[str]) -> None:
+    """Raise a ``CohortError`` with all problems at once; nothing happens where there are none."""
+    if problems:
+        raise CohortError(where, problems)
+
+
 class VideoError(LusbioError):
     """A file does not decode to a video.
 

@@ -14,7 +14,7 @@ from lusbio.vocabulary import BIOMARKER_NAMES, TASKS, group_names
 real_data = pytest.mark.skipif("LUSBIO_DATA" not in os.environ, reason="LUSBIO_DATA is not set")
 
 AIR, OXYGEN, LITRES = "oxygen_saturation_without_ox", "oxygen_saturation_with_ox", "oxygen_liter"
-HEALTHY, COVID, BACTERIAL = list(DIAGNOSES)[0], list(DIAGNOSES)[2], list(DIAGNOSES)[1]
+HEALTHY, COVID, BACTERIAL = list(DIAGNOSES)[:3]
 
 # Made-up rows with the dirt of the published ones.
 SEVERITY = [

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from lusbio.cohorts.download import how_to_get, read_published_table
-from lusbio.cohorts.table import Cohort, cell_problems, check_table, list_some, refuse
-from lusbio.errors import CohortError
+from lusbio.cohorts.table import Cohort, cell_problems, check_table, list_some
+from lusbio.errors import CohortError, refuse
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS, group_names
 
 NAME = "covid_blues"
@@ -33,12 +33,9 @@ OXYGEN = {"oxygen_saturation_without_ox": (40, 100), "oxygen_saturation_with_ox"
 """Lowest and highest value of the columns of ``clinical_variables.csv`` that S/F is made from (``sf_of``)."""
 
 HEALTHY, COVID, _, _, _, OTHER_LUNG, _ = TASKS["disease"].classes
-DIAGNOSES = {
-    "clin_diagn#healthy_lung": HEALTHY,
-    "clin_diagn#bacterial_pneumonia": OTHER_LUNG,
-    "clin_diagn#COVID19_pneumonia": COVID,
-    "clin_diagn#other_viral_pneumonia": OTHER_LUNG,
-    "clin_diagn#other_lung_disease": OTHER_LUNG,
+DIAGNOSES = {"clin_diagn#healthy_lung": HEALTHY, "clin_diagn#COVID19_pneumonia": COVID}
+DIAGNOSES |= {
+    f"clin_diagn#{name}": OTHER_LUNG for name in ("bacterial_pneumonia", "other_viral_pneumonia", "other_lung_disease")
 }
 """Class of the ``disease`` task by column of ``clinical_variables.csv``."""
 

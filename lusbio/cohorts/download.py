@@ -12,8 +12,8 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from lusbio.cohorts.table import list_some, read_cells, refuse
-from lusbio.errors import LusbioError
+from lusbio.cohorts.table import list_some, read_cells
+from lusbio.errors import LusbioError, refuse
 from lusbio.files import data_folder, file_sha256
 from lusbio.videos import VIDEO_SUFFIXES
 

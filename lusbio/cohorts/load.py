@@ -1,7 +1,6 @@
 """One door to all cohorts, by name or by folder: read one, find everything that is wrong with it, say what is in it."""
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,17 +10,8 @@ import pandas as pd
 from lusbio.cohorts.covid_blues import load_covid_blues
 from lusbio.cohorts.pocovid import load_pocovid
 from lusbio.cohorts.synthetic import read_synthetic, simulate_cohort
-from lusbio.cohorts.table import (
-    Cohort,
-    is_inside,
-    list_some,
-    read_cells,
-    read_table,
-    refuse,
-    table_problems,
-    tidy_table,
-)
-from lusbio.errors import CohortError, LusbioError, VideoError
+from lusbio.cohorts.table import Cohort, is_inside, list_some, read_cells, read_table, table_problems, tidy_table
+from lusbio.errors import CohortError, LusbioError, VideoError, refuse
 from lusbio.files import ROOT, build_folder, data_folder, file_sha256
 from lusbio.profiles import Profile
 from lusbio.videos import VIDEO_SUFFIXES, VideoInfo, read_video_info, try_each, videos_below
@@ -120,9 +110,8 @@ def path_problems(table: pd.DataFrame, folder: Path) -> list[str]:
             problems.append(f"video {video!r}: column 'path' is {path!r}, expected one of {', '.join(VIDEO_SUFFIXES)}")
         elif not (Path(folder) / path).is_file():
             problems.append(f"video {video!r}: no file {path!r}")
-    counts = Counter(Path(path).as_posix() for path in rows["path"])
-    problems += [f"column 'path' is {path!r} in {count} rows" for path, count in counts.items() if count > 1]
-    return problems
+    counts = rows["path"].map(lambda path: Path(path).as_posix()).value_counts(sort=False)
+    return problems + [f"column 'path' is {path!r} in {count} rows" for path, count in counts.items() if count > 1]
 
 
 def check_cohort(name_or_folder: str | Path) -> list[str]:

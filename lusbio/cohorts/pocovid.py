@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from lusbio.cohorts.download import EMERGENCY_LICENSE, REGISTRY_FOLDER, how_to_get, read_published_table, read_registry
-from lusbio.cohorts.table import Cohort, cell_problems, check_table, refuse
-from lusbio.errors import CohortError
+from lusbio.cohorts.table import Cohort, cell_problems, check_table
+from lusbio.errors import CohortError, refuse
 from lusbio.videos import VIDEO_SUFFIXES, videos_below
 from lusbio.vocabulary import BIOMARKER_NAMES, PROBES, TASKS, group_names
 

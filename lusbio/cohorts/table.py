@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lusbio.errors import CohortError
+from lusbio.errors import CohortError, refuse
 from lusbio.files import write_csv
 from lusbio.vocabulary import BIOMARKER_NAMES, PROBES, TASKS, sf_class
 
@@ -169,12 +169,6 @@ def check_table(table: pd.DataFrame, where: str | Path) -> pd.DataFrame:
     table = tidy_table(table)
     refuse(where, table_problems(table))
     return table
-
-
-def refuse(where: str | Path, problems: Sequence[str]) -> None:
-    """Raise a ``CohortError`` with all problems at once; nothing happens where there are none."""
-    if problems:
-        raise CohortError(where, problems)
 
 
 def read_cells(path: Path, advice: str = "a cohort folder holds a cohort.csv and its videos") -> pd.DataFrame:

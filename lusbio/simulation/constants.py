@@ -72,25 +72,22 @@ SF_EDGES = (80.0, 180.0, 275.0, 430.0, 476.0)
 """Cumulated shares of the S/F ranges from worst to best and their limits; 476 is 100 % on room air."""
 
 # --- findings given the grade (index 0..3) -----------------------------------------------------------------------
-A_LINES = (0.84, 0.98, 0.88, 0.58)
-"""P(A-lines) by true grade, where white lung or effusion do not forbid them."""
-A_LINES_BOLD = (0.70, 0.50, 0.35, 0.25)
+GRADES = tuple(_read_rows("grades.csv"))
+"""What a video of a grade shows besides: the rows of ``grades.csv``, named tuples; all are probabilities.
+
+Columns:
+    grade: The true grade, 0 to 3, which is also the position.
+    a_lines: A-lines, where white lung or effusion do not forbid them.
+    a_lines_bold: Of A-lines, bold ones; less or more by 0.25 towards the ends of the grade.
+    b_beside: Some separate B-lines where no B-line was drawn as a qualifier.
+    indent_beside, break_beside: The same for indents and breaks of an irregular pleural line.
+    thick: A thick pleura in patients who have it."""
 A_LINES_STACKED = {1: 0.25, 2: 0.55}
 """P(also stacked) of weak (1) and bold (2) A-lines."""
 A_LINES_WIDE = 0.55
-QUALIFIERS = {
-    1: (("separate", "b_lines", 0.95), ("indent", "irregular", 0.50)),
-    2: (("coalescent", "b_lines", 0.32), ("break", "irregular", 0.55), ("small consolidation", "consolidation", 0.60)),
-    3: (("white", "b_lines", 0.06), ("large consolidation", "consolidation", 0.95)),
-}
-"""What makes a video of this grade, the trait of the patient that it takes, and its probability; drawn until there is
-at least one among those the patient can have."""
-B_BESIDE = (0.0, 0.85, 0.40, 0.05)
-"""P(some separate B-lines) where no B-line was drawn as a qualifier, by grade."""
-INDENT_BESIDE, BREAK_BESIDE = (0.0, 0.0, 0.40, 0.40), (0.0, 0.0, 0.0, 0.45)
-"""The same for indents and breaks of an irregular pleural line."""
-THICK = (0.25, 0.50, 0.60, 0.60)
-"""P(thick pleura) by grade in patients who have it."""
+QUALIFIERS = tuple(_read_rows("qualifiers.csv"))
+"""What makes a video of a grade, the trait of the patient that it takes, and its probability: the rows of
+``qualifiers.csv``, named tuples; drawn until there is at least one among those the patient can have."""
 WHITE_WITHOUT_CONSOLIDATION = 0.55
 """P(a video whose latent calls for grade 3 reaches it) in a patient without consolidation, who can do so by white
 lung only; the others stay at grade 2."""

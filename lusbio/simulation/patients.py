@@ -4,26 +4,29 @@ Labels are read off the geometry, never the other way round: a scene is drawn fr
 """
 
 from collections import namedtuple
-from dataclasses import dataclass
 
 import numpy as np
 
 from lusbio.simulation import constants as c
 from lusbio.vocabulary import BIOMARKER_NAMES, group_names
 
+_FINDINGS = (
+    "pleura_mm thickness_mm a_lines a_line_copies a_line_width_mm b_lines coalescent_mm white b_origin_mm"
+    " indents_mm breaks_mm consolidations_mm effusion_mm"
+)
 
-@dataclass(frozen=True)
-class Findings:
-    """The findings of a video; every length is in millimetres.
+
+class Findings(namedtuple("Findings", _FINDINGS, defaults=(0.7, 0, 0, 0.0, 0, (), False, 0.0, (), (), (), 0.0))):
+    """The findings of a video; every length is in millimetres. What is not said is not there.
 
     Attributes:
         pleura_mm: Skin to pleural line.
-        thickness_mm: Full width at half maximum of the pleural line.
+        thickness_mm: Full width at half maximum of the pleural line; 0.7 is ordinary.
         a_lines: 0 none, 1 weak, 2 bold.
         a_line_copies: How many repetitions of the pleural line are visible.
         a_line_width_mm: How wide they are; 0 when there are none.
         b_lines: Number of separate B-lines.
-        coalescent_mm: Widths of the bands of merged B-lines.
+        coalescent_mm: Widths of the bands of merged B-lines, a tuple, as all widths.
         white: The whole field below the pleura is white.
         b_origin_mm: Where B-lines start below the pleural line; 0 is the line itself.
         indents_mm: Widths of the indents of the pleural line.
@@ -31,20 +34,6 @@ class Findings:
         consolidations_mm: Widths of the consolidations.
         effusion_mm: Thickness of the fluid between parietal and visceral line; 0 is none.
     """
-
-    pleura_mm: float
-    thickness_mm: float = 0.7
-    a_lines: int = 0
-    a_line_copies: int = 0
-    a_line_width_mm: float = 0.0
-    b_lines: int = 0
-    coalescent_mm: tuple[float, ...] = ()
-    white: bool = False
-    b_origin_mm: float = 0.0
-    indents_mm: tuple[float, ...] = ()
-    breaks_mm: tuple[float, ...] = ()
-    consolidations_mm: tuple[float, ...] = ()
-    effusion_mm: float = 0.0
 
     @property
     def has_b_lines(self) -> bool:

@@ -5,8 +5,6 @@ habitus, frame rate) is drawn per patient and does not depend on disease or seve
 an A-line needs room for twice the depth of the pleura.
 """
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.random import Generator
 from scipy.special import ndtr, ndtri, softmax
@@ -78,13 +76,10 @@ def _simulate_patient(index: int, disease: str, videos: int, seed: int, probe: s
     zones = np.concatenate([rng.permutation(c.ZONES) for _ in range(1 + videos // len(c.ZONES))])[:videos].tolist()
     latents = np.array([_draw_latent(patient, zone, rng) for zone in zones])
     witnesses = _choose_witnesses(patient, zones, latents, rng)
-    recordings = []
-    for k, zone in enumerate(zones):
-        must = frozenset(trait for trait, video in witnesses.items() if video == k)
-        draw = video_generator(seed, index, k + 1, 0)
-        findings, severity = _draw_video(patient, zone, float(latents[k]), must, draw)
-        recordings.append(Recording(patient, k + 1, zone, severity, findings, seed))
-    return recordings
+    return [
+        _draw_video(patient, k + 1, zone, latents[k], {trait for trait, video in witnesses.items() if video == k}, seed)
+        for k, zone in enumerate(zones)
+    ]
 
 
 def _draw_traits(rates: tuple, standard: float, rng: Generator) -> frozenset[str]:
@@ -145,12 +140,13 @@ def _choose_witnesses(patient: Patient, zones: list[str], latents: np.ndarray, r
     return witnesses
 
 
-def _draw_video(patient: Patient, zone: str, latent: float, must: frozenset, rng: Generator) -> tuple[Findings, float]:
+def _draw_video(patient: Patient, index: int, zone: str, latent: float, must: set[str], seed: int) -> Recording:
     """The findings of a video, and the continuous severity in [-0.5, 3.5) that follows from them, in grades.
 
     The latent is the wished severity, limited to what the patient's traits can show; ``must`` are the traits that this
     video has to show.
     """
+    rng = video_generator(seed, patient.index, index, 0)
     traits, white = patient.traits, rng.random() < c.WHITE_WITHOUT_CONSOLIDATION
     highest = 2 if "b_lines" in traits or "irregular" in traits else 0
     if "consolidation" in traits or ("b_lines" in traits and white):
@@ -161,10 +157,11 @@ def _draw_video(patient: Patient, zone: str, latent: float, must: frozenset, rng
     grade = int(np.clip(np.floor(latent + 0.5), 0, 3))
     extent = latent - grade + 0.5
     findings = draw_geometry(draw_lung(patient, zone, grade, extent, must, rng), patient, grade, extent, rng)
-    return findings, float(np.clip(grade_of(findings) + extent - 0.5, -0.5, 3.499))
+    severity = float(np.clip(grade_of(findings) + extent - 0.5, -0.5, 3.499))
+    return Recording(patient, index, zone, severity, findings, seed)
 
 
-def draw_lung(patient: Patient, zone: str, grade: int, extent: float, must: frozenset, rng: Generator) -> Findings:
+def draw_lung(patient: Patient, zone: str, grade: int, extent: float, must: set[str], rng: Generator) -> Findings:
     """Findings of pleura and lung that give the wished grade.
 
     Args:
@@ -190,27 +187,27 @@ def draw_lung(patient: Patient, zone: str, grade: int, extent: float, must: froz
 
     marks = _draw_qualifiers(patient.traits, grade, extent, must, rng)
     lung = _draw_b_lines(patient, grade, extent, marks, must, rng)
-    indent = "indent" in marks or beside(c.INDENT_BESIDE[grade])
-    broken = "break" in marks or beside(c.BREAK_BESIDE[grade])
+    indent = "indent" in marks or beside(c.GRADES[grade].indent_beside)
+    broken = "break" in marks or beside(c.GRADES[grade].break_beside)
     if "irregular" in must and grade and not indent and not broken:
         indent, broken = grade == 1, grade > 1
     consolidations = _draw_consolidations(marks, extent, rng)
-    thick, wet = shows("thick", c.THICK[grade]), shows("effusion", c.EFFUSION_BY_ZONE[zone[1]])
+    thick, wet = shows("thick", c.GRADES[grade].thick), shows("effusion", c.EFFUSION_BY_ZONE[zone[1]])
     effusion = rng.uniform(*c.EFFUSION_MM[rng.random() >= c.EFFUSION_SMALL]) if wet else 0.0
     option = int(np.clip(round(0.3 + 0.5 * (grade + extent) + rng.normal(0, 0.6)), 1, 3)) if thick else 0
     thickness = rng.uniform(*c.THICKNESS_MM[option])
     below = lung.has_b_lines and rng.random() < c.RATES[patient.disease].sub_pleural
     origin = rng.uniform(*c.B_ORIGIN_MM) if below else 0.0
     indents, breaks = (draw_sized() if irregular else () for irregular in (indent, broken))
-    lung = replace(lung, thickness_mm=thickness, b_origin_mm=origin, effusion_mm=effusion)
-    return replace(lung, indents_mm=indents, breaks_mm=breaks, consolidations_mm=consolidations)
+    lung = lung._replace(thickness_mm=thickness, b_origin_mm=origin, effusion_mm=effusion)
+    return lung._replace(indents_mm=indents, breaks_mm=breaks, consolidations_mm=consolidations)
 
 
-def _draw_qualifiers(traits: frozenset, grade: int, extent: float, must: frozenset, rng: Generator) -> set[str]:
+def _draw_qualifiers(traits: frozenset, grade: int, extent: float, must: set[str], rng: Generator) -> set[str]:
     """What makes the video this grade: at least one of what the patient can have."""
     if grade == 0:
         return set()
-    chances = {mark: p for mark, trait, p in c.QUALIFIERS[grade] if trait in traits}
+    chances = {row.mark: row.chance for row in c.QUALIFIERS if row.grade == grade and row.trait in traits}
     if not chances:  # consolidation alone, and a latent below its grades: a few B-lines stand in
         return {"separate"} if grade == 1 else {"coalescent"}
     marks: set[str] = set()
@@ -221,7 +218,7 @@ def _draw_qualifiers(traits: frozenset, grade: int, extent: float, must: frozens
     return marks
 
 
-def _draw_b_lines(patient: Patient, grade: int, extent: float, marks: set, must: frozenset, rng: Generator) -> Findings:
+def _draw_b_lines(patient: Patient, grade: int, extent: float, marks: set, must: set[str], rng: Generator) -> Findings:
     """The beginning of a video's findings: separate or merged B-lines, or white lung."""
     if "white" in marks:
         return Findings(0.0, white=True)
@@ -233,7 +230,7 @@ def _draw_b_lines(patient: Patient, grade: int, extent: float, marks: set, must:
     if "separate" in marks:
         return Findings(0.0, b_lines=int(np.clip(round(1.6 + 3.4 * extent + rng.normal(0, 0.4)), 3, 6)))
     allowed = "b_lines" in patient.traits or patient.a_profile_only
-    chance = (0.4 + 1.6 * extent) * c.RATES[patient.disease].isolated_b if grade == 0 else c.B_BESIDE[grade]
+    chance = (0.4 + 1.6 * extent) * c.RATES[patient.disease].isolated_b if grade == 0 else c.GRADES[grade].b_beside
     if "b_lines" in must or (allowed and rng.random() < chance):
         return Findings(0.0, b_lines=int(rng.integers(1, 3 if grade < 2 else 6)))
     return Findings(0.0)
@@ -280,7 +277,7 @@ def draw_geometry(lung: Findings, patient: Patient, grade: int, extent: float, r
     if stacked:
         most = max(n for n in range(1, 5) if n == 2 or wall <= _deepest_repeated(depth, n))
         copies = int(min(1 + rng.integers(1, 4), most))
-    return replace(lung, pleura_mm=wall, a_lines=a_lines, a_line_copies=copies, a_line_width_mm=a_width)
+    return lung._replace(pleura_mm=wall, a_lines=a_lines, a_line_copies=copies, a_line_width_mm=a_width)
 
 
 def _deepest_repeated(depth: float, copies: int) -> float:
@@ -290,9 +287,9 @@ def _deepest_repeated(depth: float, copies: int) -> float:
 
 def _draw_a_lines(lung: Findings, grade: int, extent: float, room: float, rng: Generator) -> tuple[int, bool, float]:
     """Strength, whether stacked, and width; none where white lung, fluid or lack of room forbid them."""
-    if lung.white or lung.effusion_mm or room < 7 or rng.random() >= c.A_LINES[grade]:
+    if lung.white or lung.effusion_mm or room < 7 or rng.random() >= c.GRADES[grade].a_lines:
         return 0, False, 0.0
-    strength = 1 + int(rng.random() < c.A_LINES_BOLD[grade] + 0.25 - 0.5 * extent)
+    strength = 1 + int(rng.random() < c.GRADES[grade].a_lines_bold + 0.25 - 0.5 * extent)
     stacked = bool(rng.random() < c.A_LINES_STACKED[strength])
     wide = room > 22 and rng.random() < c.A_LINES_WIDE
     return strength, stacked, rng.uniform(*((21.5, min(room, 40)) if wide else (6.5, min(room, 18))))
@@ -303,10 +300,10 @@ def _shrink_to_fit(lung: Findings, width: float) -> Findings:
     keys = ("indents_mm", "breaks_mm", "consolidations_mm")
     if lung.lateral_mm > width:
         least = {key: tuple(c.CLASS_WIDTHS_MM[sized_choice((w,))][0] for w in getattr(lung, key)) for key in keys}
-        lung = replace(lung, **least, coalescent_mm=tuple(5.5 for _ in lung.coalescent_mm[:1]))
+        lung = lung._replace(**least, coalescent_mm=tuple(5.5 for _ in lung.coalescent_mm[:1]))
     while lung.lateral_mm > width:
         key = max(keys, key=lambda key: len(getattr(lung, key)))
-        lung = replace(lung, **{key: tuple(sorted(getattr(lung, key))[1:])})
+        lung = lung._replace(**{key: tuple(sorted(getattr(lung, key))[1:])})
     return lung
 
 
