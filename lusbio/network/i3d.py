@@ -11,6 +11,7 @@ al. 2018, "Non-local Neural Networks", Section 4, with PyTorchVideo's sizes.
 """
 
 import re
+from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
@@ -95,50 +96,27 @@ class ResidualBlock(nn.Module):
         return self.relu(self.branch2(clips) + shortcut)
 
 
-class Stem(nn.Module):
-    """7 x 7 over 5 frames, then a maximum over 3 x 3: a quarter of the height and width, all frames."""
-
-    def __init__(self, in_channels: int):
-        super().__init__()
-        padding = (STEM_TIMES // 2, 3, 3)
-        self.conv = ClipConv(in_channels, 64, (STEM_TIMES, 7, 7), (1, 2, 2), padding, bias=False)
-        self.norm = nn.BatchNorm3d(64)
-        self.relu = nn.ReLU(inplace=True)
-        self.pool = nn.MaxPool3d((1, 3, 3), (1, 2, 2), padding=(0, 1, 1))
-
-    def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        """(B, C, T, H, W) -> (B, 64, T, H / 4, W / 4), not negative."""
-        return self.pool(self.relu(self.norm(self.conv(clips))))
+def make_stem(in_channels: int) -> nn.Sequential:
+    """7 x 7 over 5 frames, then a maximum over 3 x 3: (B, C, T, H, W) -> (B, 64, T, H / 4, W / 4), not negative."""
+    padding = (STEM_TIMES // 2, 3, 3)
+    conv = ClipConv(in_channels, 64, (STEM_TIMES, 7, 7), (1, 2, 2), padding, bias=False)
+    pool = nn.MaxPool3d((1, 3, 3), (1, 2, 2), padding=(0, 1, 1))
+    return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm3d(64), relu=nn.ReLU(inplace=True), pool=pool))
 
 
-class Stage(nn.Module):
-    """Blocks of the same number of channels, of which the first changes channels and size.
+def make_stage(in_channels: int, out_channels: int, times: tuple[int, ...], stride: int) -> nn.Sequential:
+    """Blocks of the same number of channels: (B, C_in, T, H, W) -> (B, C_out, T, H / stride, W / stride).
 
-    ``times`` holds the frames that each block sees; stride 2 halves height and width.
+    The first changes channels and size. ``times`` holds the frames that each block sees.
     """
-
-    def __init__(self, in_channels: int, out_channels: int, times: tuple[int, ...], stride: int):
-        super().__init__()
-        first = ResidualBlock(in_channels, out_channels, times[0], stride)
-        others = (ResidualBlock(out_channels, out_channels, n_times) for n_times in times[1:])
-        self.res_blocks = nn.Sequential(first, *others)
-
-    def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        """(B, C_in, T, H, W) -> (B, C_out, T, H / stride, W / stride), not negative."""
-        return self.res_blocks(clips)
+    first = ResidualBlock(in_channels, out_channels, times[0], stride)
+    others = (ResidualBlock(out_channels, out_channels, n_times) for n_times in times[1:])
+    return nn.Sequential(OrderedDict(res_blocks=nn.Sequential(first, *others)))
 
 
-class Head(nn.Module):
-    """Dropout and a linear layer."""
-
-    def __init__(self, n_features: int, n_outputs: int, dropout: float):
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.proj = nn.Linear(n_features, n_outputs)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, n_features) -> (B, n_outputs)."""
-        return self.proj(self.dropout(features))
+def make_head(n_features: int, n_outputs: int, dropout: float) -> nn.Sequential:
+    """Dropout and a linear layer: (B, n_features) -> (B, n_outputs)."""
+    return nn.Sequential(OrderedDict(dropout=nn.Dropout(dropout), proj=nn.Linear(n_features, n_outputs)))
 
 
 class I3DResNet50(nn.Module):
@@ -168,16 +146,14 @@ class I3DResNet50(nn.Module):
             raise ValueError(f"n_frames is {n_frames}, expected at least 2: pairs of frames are pooled")
         super().__init__()
         self.n_frames = n_frames
-        self.blocks = nn.ModuleList(
-            [
-                Stem(in_channels),
-                Stage(64, 256, STAGE_TIMES[0], stride=1),
-                nn.MaxPool3d((2, 1, 1)),
-                Stage(256, 512, STAGE_TIMES[1], stride=2),
-                Stage(512, 1024, STAGE_TIMES[2], stride=2),
-                Stage(1024, self.n_features, STAGE_TIMES[3], stride=2),
-                Head(self.n_features, n_outputs, dropout),
-            ]
+        self.blocks = nn.Sequential(
+            make_stem(in_channels),
+            make_stage(64, 256, STAGE_TIMES[0], stride=1),
+            nn.MaxPool3d((2, 1, 1)),
+            make_stage(256, 512, STAGE_TIMES[1], stride=2),
+            make_stage(512, 1024, STAGE_TIMES[2], stride=2),
+            make_stage(1024, self.n_features, STAGE_TIMES[3], stride=2),
+            make_head(self.n_features, n_outputs, dropout),
         )
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
@@ -198,10 +174,7 @@ class I3DResNet50(nn.Module):
         if clips.ndim != 5 or clips.shape[1] != self.n_frames:
             expected = f"(B, {self.n_frames}, {self.blocks[0].conv.in_channels}, H, W)"
             raise ValueError(f"clips have shape {tuple(clips.shape)}, expected {expected}")
-        maps = clips.transpose(1, 2)  # (B, in_channels, T, H, W)
-        for block in self.blocks[:-1]:
-            maps = block(maps)
-        return maps
+        return self.blocks[:-1](clips.transpose(1, 2))  # (B, in_channels, T, H, W)
 
     def features(self, clips: torch.Tensor) -> torch.Tensor:
         """One vector per clip, before dropout: (B, T, in_channels, H, W) -> (B, 2048), not negative."""

@@ -222,10 +222,8 @@ def fit(
         ``best_epoch`` (1-based) and its ``val_accuracy``.
     """
     best = BestEpoch(folder / BEST_FILE)
-    last = ModelCheckpoint(
-        dirpath=folder, filename=Path(RESUME_FILE).stem, monitor=None, every_n_epochs=1, enable_version_counter=False
-    )
     resume = folder / RESUME_FILE
+    last = ModelCheckpoint(folder, resume.stem, enable_version_counter=False)  # overwritten after every epoch
     trainer = pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,

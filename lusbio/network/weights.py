@@ -216,9 +216,8 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file fails in many ways inside torch
-        raise LusbioError(
-            f"{path} (sha256 {file_sha256(path)[:8]}...) does not hold weights: {type(error).__name__}"
-        ) from error
+        content = f"{path} (sha256 {file_sha256(path)[:8]}...)"
+        raise LusbioError(f"{content} does not hold weights: {type(error).__name__}") from error
     if isinstance(state, dict) and "model_state" in state:
         state = state["model_state"]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -230,14 +229,10 @@ def _load_strictly(network: nn.Module, state: dict[str, torch.Tensor], path: Pat
     own = network.state_dict()
     problems = [f"{name} is missing" for name in own if name not in state]
     problems += [f"{name} is not part of the network" for name in state if name not in own]
-    problems += [
-        f"{name} has shape {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
+    shapes = [(name, tuple(state[name].shape), tuple(own[name].shape)) for name in own if name in state]
+    problems += [f"{name} has shape {found}, expected {needed}" for name, found, needed in shapes if found != needed]
     if problems:
-        shown = "; ".join(problems[:5])
-        raise LusbioError(f"{path} does not fit the network, {len(problems)} problems: {shown}")
+        raise LusbioError(f"{path} does not fit the network, {len(problems)} problems: {'; '.join(problems[:5])}")
     network.load_state_dict(state)
 
 
