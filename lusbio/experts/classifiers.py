@@ -154,18 +154,14 @@ def fit_expert(
         Gare et al. 2022, Section 3: three fits, the best kept. Choosing on validation, never on test,
         is our decision.
     """
-    features, labels = _check_labelled(features, labels, n_classes, "training")
-    val_features, val_labels = _check_labelled(val_features, val_labels, n_classes, "validation", features.shape[1])
-    if len(groups) != len(labels):
-        raise LusbioError(f"{len(groups)} groups for {len(labels)} training videos")
-    known, val_known = ~np.isnan(labels), ~np.isnan(val_labels)
-    features, labels, groups = features[known], labels[known].astype(int), np.asarray(groups)[known]
-    val_features, val_labels = val_features[val_known], val_labels[val_known].astype(int)
-    if len(np.unique(labels)) < 2 or not len(val_labels):
-        raise LusbioError(
-            f"{len(np.unique(labels))} classes in the training set and {len(val_labels)} labelled validation videos; "
-            "an expert needs at least 2 and 1"
-        )
+    features, labels, known = _take_labelled(features, labels, n_classes, "training")
+    val_features, val_labels, _ = _take_labelled(val_features, val_labels, n_classes, "validation", features.shape[1])
+    if len(groups) != len(known):
+        raise LusbioError(f"{len(groups)} groups for {len(known)} training videos")
+    groups, n_known = np.asarray(groups)[known], len(np.unique(labels))
+    if n_known < 2 or not len(val_labels):
+        found = f"{n_known} classes in the training set and {len(val_labels)} labelled validation videos"
+        raise LusbioError(f"{found}; an expert needs at least 2 and 1")
     best = None
     for fit in range(fits):
         fit_seed = int(np.random.SeedSequence([seed, fit]).generate_state(1)[0])
@@ -191,18 +187,18 @@ def _check_features(features: np.ndarray, what: str, width: int | None = None) -
     return features
 
 
-def _check_labelled(
+def _take_labelled(
     features: np.ndarray, labels: np.ndarray, n_classes: int, what: str, width: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Features as float64 and labels as float64 with NaN, if they belong together."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features and class indices of the videos with a label, and bool (V,): which these are. Checks what is given."""
     features = _check_features(features, f"{what} features", width)
     labels = np.asarray(labels, dtype=np.float64)
     if labels.shape != features.shape[:1]:
         raise LusbioError(f"{what} labels have shape {labels.shape}, expected {features.shape[:1]}")
-    known = labels[~np.isnan(labels)]
-    if not np.isin(known, np.arange(n_classes)).all():
-        raise LusbioError(f"{what} labels hold {np.unique(known)}, expected 0 to {n_classes - 1} or NaN")
-    return features, labels
+    known = ~np.isnan(labels)
+    if not np.isin(labels[known], np.arange(n_classes)).all():
+        raise LusbioError(f"{what} labels hold {np.unique(labels[known])}, expected 0 to {n_classes - 1} or NaN")
+    return features[known], labels[known].astype(int), known
 
 
 def _calibration_splits(labels: np.ndarray, groups: np.ndarray) -> Splits:
@@ -258,11 +254,7 @@ def load_expert(path: Path) -> Expert:
     except LusbioError:
         raise
     except Exception as error:  # a broken zip or schema fails in many ways inside skops
-        raise LusbioError(
-            f"{path} is not an expert written by save_expert ({type(error).__name__}: {error})"
-        ) from error
+        raise LusbioError(f"{path} is not an expert written by save_expert: {error!r}") from error
     if version.split(".")[:2] != sklearn.__version__.split(".")[:2]:
-        raise LusbioError(
-            f"{path} was written with scikit-learn {version}, this is {sklearn.__version__}: fit it again"
-        )
+        raise LusbioError(f"{path}: written with scikit-learn {version}, this is {sklearn.__version__}; fit it again")
     return expert

@@ -83,12 +83,9 @@ def _decide_with_experts(runs: Sequence[Run], home: Study, other: Study) -> tupl
 
     experts = decide_with_experts(runs, SEVERITY, home)
     away = [fill_masked(predict_cohort(run, other)) for run in runs]
-    with joblib.parallel_config("loky", inner_max_num_threads=1):
-        found = joblib.Parallel(n_jobs=home.jobs)(
-            joblib.delayed(_let_decide)(row.classifier, run, values, home, other)
-            for row in experts
-            for run, values in zip(runs, away, strict=True)
-        )
+    decide, pairs = joblib.delayed(_let_decide), list(zip(runs, away, strict=True))
+    parallel = joblib.Parallel(n_jobs=home.jobs, backend="loky", inner_max_num_threads=1)
+    found = parallel(decide(row.classifier, *pair, home, other) for row in experts for pair in pairs)
     decided = [found[k : k + len(runs)] for k in range(0, len(found), len(runs))]
     experts = [judge_other_cohort(row, by_run, other) for row, by_run in zip(experts, decided, strict=True)]
     chosen = choose_by_validation(experts)

@@ -125,10 +125,9 @@ def decide_with_experts(
 
     given = given if isinstance(given, ExpertInput) else take_input(given, task)
     work = [(name, k) for name in experts for k in range(len(given.runs))]
-    with joblib.parallel_config("loky", inner_max_num_threads=1):
-        done = joblib.Parallel(n_jobs=study.jobs)(
-            joblib.delayed(_let_decide)(name, given, k, task, study, label_fraction, shuffled) for name, k in work
-        )
+    decide = joblib.delayed(_let_decide)
+    parallel = joblib.Parallel(n_jobs=study.jobs, backend="loky", inner_max_num_threads=1)
+    done = parallel(decide(name, given, k, task, study, label_fraction, shuffled) for name, k in work)
     results = dict(zip(work, done, strict=True))
     features, rows = Kind.SHUFFLED if shuffled else given.features, []
     for name in experts:
@@ -199,14 +198,12 @@ def name_decisions(start: str, expert: str, run: Run, task: str, prepared: Prepa
     return run.folder / f"{start}-{task}-{expert.replace(' ', '_')}-{known[:12]}.csv"
 
 
-def _labels_to_learn(
-    run: Run, task: str, prepared: PreparedCohort, label_fraction: float, shuffled: bool
-) -> np.ndarray:
+def _labels_to_learn(run: Run, task: str, prepared: PreparedCohort, share: float, shuffled: bool) -> np.ndarray:
     """Class indices of all videos, int64 (V,); -1 for training videos whose label is not used."""
     labels = encode_task(prepared.table, task)
-    if label_fraction < 1:
+    if share < 1:
         training = np.flatnonzero((run.splits == "train") & (labels >= 0))
-        kept = keep_fraction(prepared.table, training, label_fraction, run.spec.seed)
+        kept = keep_fraction(prepared.table, training, share, run.spec.seed)
         labels[np.setdiff1d(training, kept)] = -1
     if shuffled:
         for split in ("train", "val"):

@@ -5,13 +5,14 @@ forever for a call that has taken its workers down with it (joblib 1.6, tried).
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from lusbio.errors import LusbioError
+from lusbio.runs.spec import Say
 
 
 @contextlib.contextmanager
-def connect_cluster(address: str, say: Callable[[str], None]) -> Iterator:
+def connect_cluster(address: str, say: Say) -> Iterator:
     """A connection to a scheduler with at least one worker, open while the block lasts.
 
     Workers may come and go: what a lost worker was at is given to another one.
@@ -65,7 +66,5 @@ def check_worker() -> None:
     from distributed import get_worker
 
     worker = get_worker()
-    if worker.state.nthreads != 1:
-        raise LusbioError(
-            f"worker {worker.address} has {worker.state.nthreads} threads, expected 1: start it with --nthreads 1"
-        )
+    if (threads := worker.state.nthreads) != 1:
+        raise LusbioError(f"worker {worker.address} has {threads} threads, expected 1: start it with --nthreads 1")

@@ -6,7 +6,6 @@ own; where NVIDIA's MPS runs (``nvidia-cuda-mps-control -d``), their kernels run
 """
 
 import warnings
-from collections.abc import Callable
 from types import MethodType
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import nn
 
 from lusbio.network.clips import EVALUATION_BATCH, ClipDataModule, ClipDataset, frame_indices
 from lusbio.network.training import VideoModule
+from lusbio.runs.spec import Say
 
 SHARE_OF_FREE_MEMORY = 0.5
 """How much of a GPU's free memory the frames of a cohort may take; the rest is for training. (Engineering choice.)"""
@@ -23,9 +23,7 @@ _EXPECTED_WARNING = ".*should not be instantiated"
 """torch's tracer instantiates the function behind the temporal shift and warns that nobody should."""
 
 
-def prepare_gpu(
-    module: VideoModule, data: ClipDataModule, device: torch.device, say: Callable[[str], None] = print
-) -> None:
+def prepare_gpu(module: VideoModule, data: ClipDataModule, device: torch.device, say: Say = print) -> None:
     """Make a training ready for a GPU: the cohort in its memory, the network compiled. Elsewhere, nothing.
 
     Where the frames do not fit, clips keep coming from the cache; what the compiler cannot do runs uncompiled.
@@ -92,9 +90,7 @@ class ResidentClips(ClipDataset):
         return {"clips": clips, "targets": self.targets[rows], "rows": rows}
 
 
-def compile_network(
-    network: nn.Module, batch_size: int, *, backend: str = "inductor", say: Callable[[str], None] = print
-) -> None:
+def compile_network(network: nn.Module, batch_size: int, *, backend: str = "inductor", say: Say = print) -> None:
     """Compile a network's forward and backward pass for the two sizes of batches that nearly all batches have.
 
     Training batches become one CUDA graph each way, replayed as a whole: a batch of 4 clips is hundreds of kernels,

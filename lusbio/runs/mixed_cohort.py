@@ -16,7 +16,7 @@ from lusbio.cohorts.table import COLUMNS, Cohort
 from lusbio.errors import LusbioError
 from lusbio.files import text_sha256
 from lusbio.runs.plan import start_from
-from lusbio.runs.spec import Run, RunSpec, find_runs, is_finished, runs_folder
+from lusbio.runs.spec import Run, RunSpec, check_same_videos, find_runs, is_finished, runs_folder
 from lusbio.runs.study import Study, open_study
 from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, SPLITS
 
@@ -82,9 +82,8 @@ def mix_cohorts(real: Study, simulated: Study) -> MixedCohort:
     of_real = of_real.assign(**dict.fromkeys(find_one_sided(of_real), np.nan))
     table = pd.concat([of_real, _take_table(simulated)], ignore_index=True)
     name = f"{real.cohort.name}_with_{simulated.cohort.name}"
-    notes = (*real.cohort.notes, *simulated.cohort.notes)
     mixed = MixedCohort(
-        cohort=Cohort(name, table, real.cohort.folder, notes=notes),
+        cohort=Cohort(name, table, real.cohort.folder, notes=(*real.cohort.notes, *simulated.cohort.notes)),
         profile=real.profile,
         videos=[*real.videos, *simulated.videos],
         data="",
@@ -139,15 +138,11 @@ def keep_real(run: Run, mixed: MixedCohort) -> Run:
     Its folder and weights are the same. A ``LusbioError`` if its videos or splits are not those of the real cohort.
     """
     of_real, n_real = mixed.real.cohort, len(mixed.real.table)
-    predictions = run.predictions.iloc[:n_real].copy()
-    names = f"{of_real.name}:" + of_real.table["video_id"]
-    if run.predictions["video_id"].tolist() != mixed.table["video_id"].tolist() or (
-        predictions["video_id"].tolist() != names.tolist()
-    ):
-        raise LusbioError(f"run {run.folder.name} predicted other videos than those of {mixed.cohort.name!r}")
+    check_same_videos(run, mixed)
+    predictions = run.predictions.iloc[:n_real]
     if predictions["split"].tolist() != mixed.real.splits(run.spec.fold).tolist():
         raise LusbioError(f"run {run.folder.name} used the patients of {of_real.name!r} in another way")
-    predictions["video_id"] = of_real.table["video_id"].to_numpy()
+    predictions = predictions.assign(video_id=of_real.table["video_id"].to_numpy())
     return replace(run, predictions=predictions, features=run.features[:n_real])
 
 

@@ -79,10 +79,8 @@ def list_specs(prepared: PreparedCohort) -> list[RunSpec]:
     """
     learnable, reasons = find_tasks(prepared)
     if BIOMARKER_TASK not in learnable or len(learnable) < 2:
-        listed = "; ".join(f"{task}: {reason}" for task, reason in reasons.items())
-        raise LusbioError(
-            f"cohort {prepared.cohort.name!r}: the paper needs labels of some biomarkers and of one task. {listed}"
-        )
+        name, listed = prepared.cohort.name, "; ".join(f"{task}: {reason}" for task, reason in reasons.items())
+        raise LusbioError(f"cohort {name!r}: the paper needs labels of some biomarkers and of one task. {listed}")
     return [spec for task in learnable for spec in prepared.specs(task)] + list_pretrained(prepared, learnable)
 
 

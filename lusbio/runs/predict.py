@@ -117,9 +117,8 @@ def predict_cohort(run: Run, other: PreparedCohort, n_clips: int = CLIPS) -> np.
     """
     sizes = run.spec.training.image_size, other.profile.training.image_size
     if sizes[0] != sizes[1]:
-        raise LusbioError(
-            f"run {run.folder.name} and cohort {other.cohort.name!r} differ in frame size: {sizes[0]} and {sizes[1]}"
-        )
+        names = f"run {run.folder.name} and cohort {other.cohort.name!r}"
+        raise LusbioError(f"{names} differ in frame size: {sizes[0]} and {sizes[1]}")
     path = run.folder / "elsewhere" / f"{other.cohort.name}-{other.data}-{n_clips}clips.csv"
     if not path.exists():
         from lusbio.network.training import one_thread

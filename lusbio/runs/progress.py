@@ -1,7 +1,6 @@
 """What a person reads while a network trains. Apart from ``training``, so that wording never retrains."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +9,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from lusbio.files import write_csv
+from lusbio.runs.spec import Say
 
 
 class EpochLog(Callback):
@@ -20,7 +20,7 @@ class EpochLog(Callback):
         say: Takes the line; e.g. ``print``.
     """
 
-    def __init__(self, path: Path, say: Callable[[str], None]):
+    def __init__(self, path: Path, say: Say):
         self.path = path
         self.say = say
         self.rows: list[dict[str, float]] = []

@@ -26,6 +26,9 @@ from lusbio.profiles import Profile, TrainingSettings
 from lusbio.videos import DECODING, CachedVideo, FrameCache
 from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, TASKS
 
+Say = Callable[[str], None]
+"""Takes lines of progress for a person, e.g. ``print``."""
+
 DECIDING = (
     *("network/clips.py", "network/resnet.py", "network/training.py", "network/weights.py"),
     *("cohorts/splits.py", "cohorts/targets.py", "runs/assembly.py"),
@@ -296,12 +299,9 @@ def is_finished(folder: Path) -> bool:
 
 def find_finished(task: str) -> list[tuple[Path, dict]]:
     """Folders and ``run.json`` of finished runs of a task, of the code at hand and without parts of one's own."""
-    found = []
-    for folder in runs_folder().glob(f"{task}-fold*"):
-        info = json.loads((folder / "run.json").read_text(encoding="utf-8")) if is_finished(folder) else {}
-        if info.get("code") == training_code(USUAL_BACKBONE) and not info["spec"].get("own"):
-            found.append((folder, info))
-    return found
+    files, code = runs_folder().glob(f"{task}-fold*/run.json"), training_code(USUAL_BACKBONE)
+    infos = {file.parent: json.loads(file.read_text(encoding="utf-8")) for file in files}
+    return [(folder, info) for folder, info in infos.items() if info.get("code") == code and not info["spec"]["own"]]
 
 
 def load_run(folder: Path) -> Run:

@@ -17,7 +17,7 @@ from lusbio.network import USUAL_BACKBONE
 from lusbio.profiles import PROFILES, find_profile
 from lusbio.runs.origin import choose_initial_weights, describe_origin, record_runs
 from lusbio.runs.plan import find_left_out, find_tasks
-from lusbio.runs.spec import Own, PreparedCohort, Run, RunSpec, find_finished, find_runs, load_run, prepare_cohort
+from lusbio.runs.spec import Own, PreparedCohort, Run, RunSpec, Say, find_finished, find_runs, load_run, prepare_cohort
 from lusbio.runs.train import execute_many
 from lusbio.vocabulary import ARTEFACTS, BIOMARKER_TASK, Artefact
 
@@ -81,28 +81,18 @@ class Study(PreparedCohort):
             changes["initial_weights"] = choose_initial_weights(self, changes.get("backbone", USUAL_BACKBONE))[0]
         return super().specs(task, **changes)
 
-    def train(
-        self,
-        what: str | Sequence[RunSpec],
-        *,
-        network: Callable | None = None,
-        loss: Callable | None = None,
-        augment: Callable | None = None,
-        say: Callable[[str], None] = print,
-    ) -> list[Run]:
+    def train(self, what: str | Sequence[RunSpec], *, say: Say = print, **parts: Callable) -> list[Run]:
         """Train what is not trained yet; see ``train.execute_many``.
 
         Args:
             what: A task, for all its folds, or specs.
-            network: A network of one's own; see ``spec.Own``, also for the next two.
-            loss: A loss of one's own.
-            augment: An augmentation of one's own.
             say: Takes lines of progress.
+            **parts: A ``network=``, ``loss=`` or ``augment=`` of one's own; see ``spec.Own``.
 
         Returns:
             One finished run per fold or spec.
         """
-        own = Own(network, loss, augment)
+        own = Own(**parts)
         specs = self.specs(what) if isinstance(what, str) else what
         specs = [replace(spec, own=own.name) for spec in specs] if own.name else specs
         return execute_many(specs, self, self.jobs, say, own)
@@ -191,7 +181,7 @@ def as_study(prepared: PreparedCohort, jobs: int = 1) -> Study:
     return Study(**{field.name: getattr(prepared, field.name) for field in fields(PreparedCohort)}, jobs=jobs)
 
 
-def find_or_train(cohort: str, profile: str, jobs: int = 1, say: Callable[[str], None] = print) -> tuple[Study, Run]:
+def find_or_train(cohort: str, profile: str, jobs: int = 1, say: Say = print) -> tuple[Study, Run]:
     """The newest finished biomarker run of a cohort and profile; where there is none, a tiny one is trained.
 
     Args:

@@ -10,7 +10,7 @@ import platform
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -21,15 +21,11 @@ import pandas as pd
 from lusbio.errors import LusbioError
 from lusbio.files import atomic_path, write_csv, write_json
 from lusbio.network import USUAL_BACKBONE
-from lusbio.runs.spec import Own, PreparedCohort, Run, RunSpec, find_runs, is_finished, runs_folder, training_code
+from lusbio.runs.spec import Own, PreparedCohort, Run, RunSpec, Say, find_runs, is_finished, runs_folder, training_code
 
 
 def execute_many(
-    specs: Sequence[RunSpec],
-    prepared: PreparedCohort,
-    jobs: int = 1,
-    say: Callable[[str], None] = print,
-    own: Own | None = None,
+    specs: Sequence[RunSpec], prepared: PreparedCohort, jobs: int = 1, say: Say = print, own: Own | None = None
 ) -> list[Run]:
     """Train what is not trained yet, several runs at a time, one thread each.
 
@@ -64,27 +60,24 @@ def execute_many(
 def _execute_here(waves: list[list[RunSpec]], prepared: PreparedCohort, jobs: int, own: Own | None) -> None:
     import joblib
 
-    with joblib.parallel_config("loky", inner_max_num_threads=1), warnings.catch_warnings():
+    parallel = joblib.Parallel(n_jobs=jobs, backend="loky", inner_max_num_threads=1)
+    with warnings.catch_warnings():
         # joblib replaces workers whose memory has grown, which is what a training does to them.
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
         for wave in waves:
-            joblib.Parallel(n_jobs=jobs)(joblib.delayed(execute)(spec, prepared, own) for spec in wave)
+            parallel(joblib.delayed(execute)(spec, prepared, own) for spec in wave)
 
 
 def _execute_on_cluster(
-    waves: list[list[RunSpec]], prepared: PreparedCohort, scheduler: str, say: Callable[[str], None], own: Own | None
+    waves: list[list[RunSpec]], prepared: PreparedCohort, scheduler: str, say: Say, own: Own | None
 ) -> None:
     from lusbio.runs.cluster import connect_cluster
 
     with connect_cluster(scheduler, say) as client:
         for wave in waves:
             # Not pure: dask shall not answer from a run of the same name that someone removed since.
-            client.gather(
-                [
-                    client.submit(_execute_on_worker, spec, prepared, own, runs_folder(spec.run_id), pure=False)
-                    for spec in wave
-                ]
-            )
+            arguments = [(spec, prepared, own, runs_folder(spec.run_id)) for spec in wave]
+            client.gather([client.submit(_execute_on_worker, *one, pure=False) for one in arguments])
 
 
 def _execute_on_worker(spec: RunSpec, prepared: PreparedCohort, own: Own | None, folder: Path) -> None:
@@ -93,14 +86,12 @@ def _execute_on_worker(spec: RunSpec, prepared: PreparedCohort, own: Own | None,
 
     check_worker()
     if (here := runs_folder(spec.run_id)) != folder:
-        raise LusbioError(
-            f"a worker would train into {here}, expected {folder}: it needs the same checkout and LUSBIO_BUILD"
-        )
+        raise LusbioError(f"a worker trains into {here}, expected {folder}: it needs the same checkout, LUSBIO_BUILD")
     execute(spec, prepared, own)
 
 
 @contextlib.contextmanager
-def _follow_logs(specs: Sequence[RunSpec], say: Callable[[str], None]) -> Iterator[None]:
+def _follow_logs(specs: Sequence[RunSpec], say: Say) -> Iterator[None]:
     """Say what the runs write to their logs while the block lasts, wherever they are computed."""
     logs = [runs_folder(spec.run_id, "log.txt") for spec in specs]
     positions = [log.stat().st_size if log.exists() else 0 for log in logs]
