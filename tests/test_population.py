@@ -1,10 +1,13 @@
 """The label model: what is labelled follows from the geometry, and the rates of the literature come out."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
+from lusbio.files import PACKAGE
 from lusbio.simulation import constants as c
 from lusbio.simulation.patients import Findings, biomarkers_of, choices_of, grade_of, sized_choice
 from lusbio.simulation.population import simulate_recordings
@@ -25,6 +28,13 @@ def test_the_default_cohort_has_718_videos_and_at_least_two_of_everyone():
         assert counts.sum() == 718
         assert counts.min() >= 2
         assert counts.max() <= 12
+
+
+def test_every_number_is_used_and_every_one_used_is_there():
+    sources = [path.read_text(encoding="utf-8") for path in (PACKAGE / "simulation").glob("*.py")]
+    used = {name for source in sources for name in re.findall(r"\bc\.([A-Z][A-Z_]*)\b", source)}
+    assert set(c.NUMBERS) <= used
+    assert not [name for name in used if not hasattr(c, name)]
 
 
 @pytest.mark.parametrize("patients", [1, 2, 7, 24])

@@ -10,7 +10,7 @@ import pandas as pd
 from lusbio.cohorts.table import Cohort, read_table, write_table
 from lusbio.errors import CohortError, LusbioError, refuse
 from lusbio.files import code_fingerprint, text_sha256, write_csv, write_json
-from lusbio.simulation.constants import GRADES, QUALIFIERS, RATER_ERRORS, RATES
+from lusbio.simulation import constants
 from lusbio.simulation.patients import Recording
 from lusbio.simulation.placement import build_scene
 from lusbio.simulation.population import simulate_recordings
@@ -59,11 +59,7 @@ def simulate_cohort(
     folder = Path(folder)
     recordings = simulate_recordings(patients, seed, probe)
     asked = {"patients": patients, "seed": seed, "probe": probe, "size": size, "frames": list(frames)}
-    parameters = {
-        "code": code_fingerprint(*_CODE),
-        "tables": text_sha256(RATES, GRADES, QUALIFIERS, RATER_ERRORS)[:12],
-        **asked,
-    }
+    parameters = {"code": code_fingerprint(*_CODE), "tables": text_sha256(constants.TABLES)[:12], **asked}
     arrays = _read_parameters(folder) == parameters | {"suffix": ".npy"}
     suffix = ".mp4" if can_encode() and not arrays else ".npy"
     _prepare_folder(folder, parameters | {"suffix": suffix})
