@@ -9,7 +9,6 @@ from sklearn.metrics import roc_auc_score
 from lusbio.cohorts import covid_blues
 from lusbio.cohorts.targets import encode_task
 from lusbio.errors import CohortError, NothingToDo
-from lusbio.experts.baselines import take_metadata, take_pooled_pixels
 from lusbio.experts.inputs import ExpertInput, take_adapted_biomarkers, take_rated_bits
 from lusbio.experts.patients import leave_out
 from lusbio.experts.rows import CHOSEN, NETWORK, Row, accuracy, choose_by_validation
@@ -77,8 +76,6 @@ def inputs(study, tmp_path_factory) -> RealPatientInputs:
         frozen=frozen,
         adapted=take_adapted_biomarkers(taught[0], frozen),
         mixed=replace(take_adapted_biomarkers(taught[1], frozen), features=Kind.MIXED),
-        bits=take_rated_bits(own, study, [question.column for question in FINDINGS.values()]),
-        without=(take_pooled_pixels(own, study), take_metadata(own, study)),
     )
 
 
@@ -258,7 +255,8 @@ def test_patients_can_be_left_out(decided):
 
 
 def test_what_needs_no_network_follows_the_same_runs(inputs):
-    for given in (*inputs.without, inputs.bits, inputs.frozen):
+    bits = take_rated_bits(inputs.own, inputs.study, [question.column for question in FINDINGS.values()])
+    for given in (*inputs.without, bits, inputs.frozen):
         assert isinstance(given, ExpertInput) and given.runs == tuple(inputs.own)
     assert encode_task(inputs.study.table, "A-lines").min() == 0
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from lusbio.cohorts.targets import encode_task
 from lusbio.experts.classifiers import Expert
 from lusbio.experts.inputs import expert_input
 from lusbio.experts.rows import Row, choose_by_validation, decide_end_to_end, decide_with_experts, fit_experts
@@ -17,7 +16,7 @@ from lusbio.report.cells import format_value, in_words, lay_out, measure_cells, 
 from lusbio.report.decisions import list_decisions, make_confusion, take_classes
 from lusbio.report.tables import TABLE1_METRICS, runs_of
 from lusbio.runs.plan import FEWER_LABELS, choose_efficiency_task, list_with_fewer_labels
-from lusbio.runs.spec import Run, find_runs
+from lusbio.runs.spec import find_runs
 from lusbio.runs.study import Study
 from lusbio.scoring.explain import describe_tree_path
 from lusbio.statistics import bootstrap, metrics
@@ -164,23 +163,20 @@ def _permute_all(row: Row, study: Study) -> pd.DataFrame:
     import joblib
 
     names = row.classifier.split(" / ") if " / " in row.classifier else [row.classifier] * len(row.runs)
-    with joblib.parallel_config("loky", inner_max_num_threads=1):
-        done = joblib.Parallel(n_jobs=study.jobs)(
-            joblib.delayed(_permute_run)(name, run, row.task, study, [0, number])
-            for number, (name, run) in enumerate(zip(names, row.runs, strict=True))
-        )
+    permute = joblib.delayed(_permute_run)
+    parallel = joblib.Parallel(n_jobs=study.jobs, backend="loky", inner_max_num_threads=1)
+    done = parallel(permute(name, row, k, study) for k, (name, _) in enumerate(zip(names, row.runs, strict=True)))
     aucs, drops = zip(*done, strict=True)
     found = 100 * np.concatenate(drops, axis=1)  # (units, runs * repeats)
     cells = pd.DataFrame([(row.task, *names) for *names, _ in UNITS], columns=["task", "level", "group", "biomarker"])
     return cells.assign(mean=np.nanmean(found, axis=1), sd=np.nanstd(found, axis=1), auc=100 * np.nanmean(aucs))
 
 
-def _permute_run(name: str, run: Run, task: str, study: Study, seed: list[int]) -> tuple[float, np.ndarray]:
-    """``permute_columns`` of one run's expert on its test videos."""
-    (expert,) = fit_experts(run, task, study, [name])
-    labels = encode_task(study.table, task)
-    test = (run.splits == "test") & (labels >= 0)
-    return permute_columns(expert, expert_input(run)[test], labels[test], [unit[3] for unit in UNITS], REPEATS, seed)
+def _permute_run(name: str, row: Row, k: int, study: Study) -> tuple[float, np.ndarray]:
+    """``permute_columns`` of the expert of run ``k`` on its test videos."""
+    (expert,) = fit_experts(row.runs[k], row.task, study, [name])
+    tested, columns = row.held_out[k], [unit[3] for unit in UNITS]
+    return permute_columns(expert, expert_input(row.runs[k])[tested.rows], tested.labels, columns, REPEATS, [0, k])
 
 
 def permute_columns(

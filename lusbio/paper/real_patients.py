@@ -5,8 +5,11 @@ adapted to the two findings that COVID-BLUES labels, and after they went on with
 (mixed). Every row is of the same test patients in the same folds, so that rows can be compared in pairs.
 """
 
+import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,11 +30,10 @@ from lusbio.experts.rows import (
     decide_with_experts,
     make_row,
 )
-from lusbio.files import Table
+from lusbio.files import PACKAGE, Table
 from lusbio.report.cells import METRIC_TITLES, NAMES, format_value, make_task_cells, name_row, subtract_cells, widen
 from lusbio.report.compare import SIGNIFICANT
 from lusbio.report.tables import TABLE1_METRICS, describe_absent
-from lusbio.runs.mixed_cohort import MixedCohort
 from lusbio.runs.origin import describe_origin
 from lusbio.runs.spec import Run
 from lusbio.runs.study import Study, open_study
@@ -41,36 +43,30 @@ from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, DISEASE, SEVERITY
 # --- what is asked ---
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(NamedTuple):
     """A question with two answers, no and yes, that the cohort's table can be asked.
 
     Attributes:
         title: In words.
         column: Of the table.
         yes: Its values that mean yes; all other known ones mean no.
-        unit: What an answer is about, ``"video"`` or ``"patient"``.
+        level: What an answer is about, ``"video"`` or ``"patient"``.
     """
 
     title: str
     column: str
-    yes: tuple[str | float, ...]
-    unit: str
+    yes: list[str | float]
+    level: str
 
 
-QUESTIONS = {
-    "sf_at_most_430": Question("S/F at most 430", SF_RATIO, TASKS[SF_RATIO].classes[1:], "patient"),
-    "covid": Question("COVID pneumonia", DISEASE, (TASKS[DISEASE].classes[1],), "patient"),
-}
-"""Yes-or-no tasks about patients, by name: four classes of S/F are too many for so few patients."""
+_WORDS = tomllib.loads((PACKAGE / "words" / "questions.toml").read_text(encoding="utf-8"))
+ASKED = {name: Question(**words) for name, words in _WORDS.items()}
+QUESTIONS = {name: question for name, question in ASKED.items() if question.level == "patient"}
+FINDINGS = {name: question for name, question in ASKED.items() if question.level == "video"}
+"""Yes-or-no tasks, all of them, about patients, and about videos; they stand in ``words/questions.toml``."""
 
-FINDINGS = {
-    "A-lines": Question("A-lines", "a_lines_none", (0.0,), "video"),
-    "B-lines": Question("B-lines", "b_lines_none", (0.0,), "video"),
-}
-"""Yes-or-no tasks about videos: present is everything but "none"."""
-
-ASKED = QUESTIONS | FINDINGS
+ALL_TASKS = TASKS | ASKED
+"""What is decided: all of these have a ``title`` and a ``level``."""
 
 
 def open_real_patients(profile: str, cohort: str, jobs: int = 1) -> tuple[Study, list[str]]:
@@ -102,21 +98,11 @@ def ask_questions(study: Study) -> tuple[Study, list[str]]:
     return study, reasons
 
 
-def title_of_task(task: str) -> str:
-    """The heading of a task of ``TASKS`` or ``ASKED``."""
-    return ASKED[task].title if task in ASKED else title_of(task)
-
-
-def unit_of(task: str) -> str:
-    """What a task is about, ``"video"`` or ``"patient"``."""
-    return ASKED[task].unit if task in ASKED else TASKS[task].level
-
-
 def count_answers(study: Study) -> pd.DataFrame:
     """Columns ``videos, patients`` by ``question, answer``; a patient may have videos with either answer."""
     names = [name for name in ASKED if name in study.table]
     counts = [study.table.groupby(name, observed=False)["patient_id"].agg(["count", "nunique"]) for name in names]
-    together = pd.concat(counts, keys=map(title_of_task, names), names=["question", "answer"])
+    together = pd.concat(counts, keys=[ASKED[name].title for name in names], names=["question", "answer"])
     return together.set_axis(["videos", "patients"], axis=1)
 
 
@@ -137,8 +123,6 @@ class RealPatientInputs:
         frozen: Biomarkers of those as they are.
         adapted: After they went on with the real patients.
         mixed: After they went on with both.
-        bits: What the raters said of ``FINDINGS``.
-        without: Pooled pixels, and metadata, which need no network.
     """
 
     study: Study
@@ -148,8 +132,11 @@ class RealPatientInputs:
     frozen: inputs.ExpertInput
     adapted: inputs.ExpertInput
     mixed: inputs.ExpertInput
-    bits: inputs.ExpertInput
-    without: tuple[inputs.ExpertInput, ...]
+
+    @cached_property
+    def without(self) -> tuple[inputs.ExpertInput, ...]:
+        """Pooled pixels, and metadata, which need no network."""
+        return baselines.take_pooled_pixels(self.own, self.study), baselines.take_metadata(self.own, self.study)
 
     @property
     def tasks(self) -> list[str]:
@@ -176,34 +163,6 @@ class RealPatientInputs:
         return " · ".join([describe_origin(self.study, runs), *present])
 
 
-def gather_inputs(
-    mixed: MixedCohort, simulated: Runs, adapted: Runs, from_simulated: Runs, together: Runs
-) -> RealPatientInputs:
-    """What finished runs say of the real patients.
-
-    Args:
-        mixed: The real patients, from ``open_real_patients``, mixed with simulated ones.
-        simulated: Biomarker runs of the simulated patients.
-        adapted: Biomarker runs of the real patients that started from those, one per fold.
-        from_simulated: Severity runs that did so.
-        together: Runs of the mixed cohort.
-    """
-    study = mixed.real
-    own = study.runs(BIOMARKER_TASK)
-    frozen = inputs.take_frozen_biomarkers(simulated, own, study)
-    return RealPatientInputs(
-        study=study,
-        networks={task: study.runs(task) for task in study.tasks},
-        own=own,
-        from_simulated=from_simulated,
-        frozen=frozen,
-        adapted=inputs.take_adapted_biomarkers(adapted, frozen),
-        mixed=inputs.take_mixed_biomarkers(together, mixed, frozen),
-        bits=inputs.take_rated_bits(own, study, [question.column for question in FINDINGS.values()]),
-        without=(baselines.take_pooled_pixels(own, study), baselines.take_metadata(own, study)),
-    )
-
-
 # --- rows ---
 
 ON_PLACES = ((Kind.FROM_SIMULATED, NETWORK), (Kind.ADAPTED, CHOSEN))
@@ -216,7 +175,7 @@ def decide_task(real: RealPatientInputs, task: str, *, experts: Sequence[str] = 
     After the experts on one input stands the one that validated best (classifier ``CHOSEN``).
 
     Args:
-        real: From ``gather_inputs``.
+        real: What to decide from.
         task: A task of ``TASKS`` that has networks, or one of ``QUESTIONS``, which their networks answer: the
             probabilities of the classes that mean yes are added up.
         experts: Which of ``EXPERT_NAMES``.
@@ -229,7 +188,8 @@ def decide_task(real: RealPatientInputs, task: str, *, experts: Sequence[str] = 
     if task == SEVERITY:
         rows.append(replace(decide_end_to_end(real.from_simulated, study), features=Kind.FROM_SIMULATED))
         rows += [share_places(row) for row in rows if (row.features, row.classifier) in ON_PLACES]
-    rows += decide_with_experts(real.bits, task, study, experts=[baselines.BASELINE_EXPERT])
+    bits = inputs.take_rated_bits(real.own, study, [question.column for question in FINDINGS.values()])
+    rows += decide_with_experts(bits, task, study, experts=[baselines.BASELINE_EXPERT])
     return [*rows, *decide_without_network(real, task), baselines.decide_by_majority(real.own, task, study)]
 
 
@@ -305,10 +265,10 @@ def make_real_patients(rows: Sequence[Row], draws: int, origin: str | None = Non
     """
     parts, absent = [], describe_absent(rows).replace("\n", "; ")
     for task in dict.fromkeys(row.task for row in rows):
-        absent = absent.replace(f"{title_of(task)}: ", f"{title_of_task(task)}: ")
+        absent = absent.replace(f"{title_of(task)}: ", f"{ALL_TASKS[task].title}: ")
         of_task = [row for row in rows if row.task == task]
         parts.append(_measure(of_task, "video", draws))
-        if unit_of(task) == "patient":
+        if ALL_TASKS[task].level == "patient":
             parts.append(_measure(list(map(aggregate_patients, of_task)), "patient", draws))
     cells = pd.concat(parts, ignore_index=True)
     return Table(cells, _widen(cells), absent, origin)
@@ -373,9 +333,9 @@ def _is_shown(features: str, classifier: str) -> bool:
 
 def pick_shown(cells: pd.DataFrame) -> pd.DataFrame:
     """The cells that people are shown: each task in its own unit, of several experts the one that validated best."""
-    names = zip(cells["features"], cells["classifier"], cells["task"], cells["unit"], strict=True)
-    keep = [_is_shown(features, classifier) and unit == unit_of(task) for features, classifier, task, unit in names]
-    return cells[keep].reset_index(drop=True)
+    in_own_unit = cells["unit"] == cells["task"].map(lambda task: ALL_TASKS[task].level)
+    shown = np.array(list(map(_is_shown, cells["features"], cells["classifier"])), dtype=bool)
+    return cells[in_own_unit & shown].reset_index(drop=True)
 
 
 def _widen(cells: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
@@ -383,7 +343,7 @@ def _widen(cells: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
 
     def heading(cell: pd.Series) -> str:
         of_patients = " (patients)" * (cell["unit"] == "patient")
-        return f"{title_of_task(cell['task'])}{of_patients}, {METRIC_TITLES[cell['metric']]}"
+        return f"{ALL_TASKS[cell['task']].title}{of_patients}, {METRIC_TITLES[cell['metric']]}"
 
     shown = pick_shown(cells).replace({"classifier": _name_pairs()})
     return widen(shown, [*by, "features", "classifier"], _format, heading)
@@ -424,7 +384,7 @@ def describe_differences(cells: pd.DataFrame) -> list[str]:
         told = [f"{cell['name']} {cell['mean']:.1f} ({_format_over(cell)})" for _, cell in routes.iterrows()]
         clear = _list_clear(routes[routes["over_low"] > 0], "above the baseline")
         verdict = clear or "none is clearly above the baseline"
-        sentences.append(f"{title_of_task(task)}, AUC: baseline {best:.1f}; {', '.join(told)}: {verdict}.")
+        sentences.append(f"{ALL_TASKS[task].title}, AUC: baseline {best:.1f}; {', '.join(told)}: {verdict}.")
     return sentences
 
 
@@ -437,7 +397,7 @@ def describe_pairs(cells: pd.DataFrame) -> list[str]:
         told = [f"{cell['name']} {_format(cell)}" for _, cell in pairs.iterrows()]
         clear = _list_clear(pairs[(pairs["ci_low"] > 0) | (pairs["ci_high"] < 0)], "the interval excludes 0")
         verdict = clear or "no interval excludes 0"
-        sentences.append(f"{title_of_task(task)}, AUC, by pairs: {', '.join(told)}: {verdict}.")
+        sentences.append(f"{ALL_TASKS[task].title}, AUC, by pairs: {', '.join(told)}: {verdict}.")
     return sentences
 
 

@@ -173,8 +173,7 @@ def widen(
     if cells.empty:
         return pd.DataFrame(columns=list(by))
     heading = heading or (lambda cell: f"{title_of(cell['task'])}, {METRIC_TITLES[cell['metric']]}")
-    lines = [line for _, line in cells.iterrows()]
-    cells = cells.assign(column=list(map(heading, lines)), text=list(map(format_one, lines)))
+    cells = cells.assign(column=cells.apply(heading, axis=1), text=cells.apply(format_one, axis=1))
     rows = cells.set_index(list(by)).index.unique()
     wide = cells.pivot(index=list(by), columns="column", values="text").reindex(rows)
     wide = wide[list(dict.fromkeys(cells["column"]))].fillna("—").reset_index().rename_axis(columns=None)

@@ -95,30 +95,6 @@ def make_cost(rows: Sequence[Row], biomarker_runs: Sequence[Run]) -> Table:
     return Table(cells, texts.set_axis(titles, axis=1).reset_index(), runs=runs_of(rows))
 
 
-def add_up_routes(cost: pd.DataFrame, table1: pd.DataFrame, task: str) -> pd.DataFrame:
-    """What each route costs for all tasks together, and the AUC that it brings for one of them.
-
-    Args:
-        cost: Cells of ``make_cost``.
-        table1: Cells of ``make_table1``.
-        task: Whose numbers to show.
-
-    Returns:
-        Columns ``features, classifier, minutes, mean, ci_low, ci_high``; a network that serves several tasks is counted
-        once. Routes that do not serve all tasks are left out.
-    """
-    rows = []
-    for (features, classifier), of_route in cost.groupby(["features", "classifier"], sort=False):
-        if set(of_route["task"]) != set(cost["task"]):
-            continue
-        shared = features in (Kind.BIOMARKERS, Kind.SEVERITY_FEATURES)
-        networks = of_route["network_minutes"].max() if shared else of_route["network_minutes"].sum()
-        rows.append((features, classifier, networks + of_route["minutes"].sum()))
-    minutes = pd.DataFrame(rows, columns=["features", "classifier", "minutes"])
-    shown = table1[(table1["task"] == task) & (table1["metric"] == "auc")]
-    return minutes.merge(shown[["features", "classifier", "mean", "ci_low", "ci_high"]], on=["features", "classifier"])
-
-
 def read_logs(runs: Sequence[Run]) -> pd.DataFrame:
     """The learning curves of several runs, a line per run and epoch.
 

@@ -7,6 +7,7 @@ the metrics are plain numbers.
 
 import functools
 from collections.abc import Callable, Sequence
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
@@ -115,8 +116,7 @@ def _one_vs_one_auc(labels: np.ndarray, probabilities: np.ndarray, weights: np.n
         kept = np.zeros_like(probabilities)
         kept[:, present] = restrict_probabilities(probabilities, present)
         total = pairs = 0.0
-        classes = np.flatnonzero(present)
-        for a, b in ((a, b) for a in classes for b in classes if a != b):
+        for a, b in permutations(np.flatnonzero(present), 2):
             videos = np.flatnonzero((labels == a) | (labels == b))
             prevalence = support[draws, a] + support[draws, b]
             auc = weighted_auc(kept[videos, a], labels[videos] == a, weights[np.ix_(draws, videos)])
