@@ -1,6 +1,5 @@
 """One network and its experts for use on people whom nobody has labelled: everybody known is learnt from."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,25 +11,20 @@ from lusbio.errors import LusbioError
 from lusbio.experts.classifiers import Expert, save_expert
 from lusbio.experts.inputs import expert_input
 from lusbio.experts.rows import fit_experts
-from lusbio.files import write_json
+from lusbio.files import PACKAGE, write_json
 from lusbio.runs.mixed_cohort import find_one_sided, keep_real, list_mixed_runs, mix_cohorts
 from lusbio.runs.predict import WEIGHTS_FILE
-from lusbio.runs.spec import Run, labels_of
+from lusbio.runs.spec import Run, Say, labels_of
 from lusbio.runs.study import Study, open_study
 from lusbio.scoring.score import CARD_FILE, find_never_learnt
 from lusbio.statistics.metrics import biomarker_aucs, biomarker_metrics, task_metrics
 from lusbio.vocabulary import BIOMARKER_TASK, TASKS
 
-LIMITS = (
-    "For research only; not a medical device. Trained on one cohort: probabilities do not carry over to other "
-    "probes, presets or populations without a check. Biomarkers listed as masked, and classes listed as never "
-    "learnt, have no probability: empty is not zero. Biomarkers listed as simulated only were learnt from simulated "
-    "patients alone. Quality under validation is of the patients that the epoch and the experts were chosen on: "
-    "optimistic."
-)
+LIMITS = " ".join((PACKAGE / "words" / "limits.txt").read_text(encoding="utf-8").split())
+"""What every card says of its model, in one line."""
 
 
-def train_final(study: Study, folder: Path, say: Callable[[str], None] = print) -> dict:
+def train_final(study: Study, folder: Path, say: Say = print) -> dict:
     """Fit the biomarker network and the experts with nobody held out for testing, for use on others.
 
     A fifth of the patients chooses the epoch, the fit and, per task, the expert; everybody else is trained on. What the
@@ -85,7 +79,7 @@ def train_final(study: Study, folder: Path, say: Callable[[str], None] = print) 
     return card
 
 
-def _train_mixed(study: Study, say: Callable[[str], None]) -> Run:
+def _train_mixed(study: Study, say: Say) -> Run:
     """A network that learnt from simulated patients and then from both; its predictions for the real ones."""
     convex = (study.table["probe"] == "convex").mean() >= 0.5
     (name,) = (name for name, probe in SYNTHETIC.items() if (probe == "convex") == convex)

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lusbio.errors import CohortError, LusbioError, VideoError
+from lusbio.errors import LusbioError, VideoError, refuse
 from lusbio.experts.classifiers import Expert, load_expert
 from lusbio.experts.inputs import fill_masked
 from lusbio.runs.predict import Model, load_module, make_dataset, predict_batches
 from lusbio.runs.spec import RunSpec, find_finished, is_finished, load_run
-from lusbio.videos import VIDEO_SUFFIXES, DecodedVideo, VideoInfo, read_video, videos_below
+from lusbio.videos import VIDEO_SUFFIXES, DecodedVideo, VideoInfo, read_video, try_each, videos_below
 from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, TASKS
 
 CARD_FILE = "card.json"
@@ -160,21 +160,16 @@ def score_in_blocks(paths: dict[str, Path], model: ScoringModel) -> Iterator[pd.
         broken += [str(result) for result in block.values() if isinstance(result, VideoError)]
         if found := {name: result for name, result in block.items() if not isinstance(result, VideoError)}:
             yield _ask_experts(found, model)
-    if broken:
-        raise CohortError("videos", broken)
+    refuse("videos", broken)
 
 
 def check_files(paths: Iterable[Path]) -> None:
     """Refuse files that need not be decoded to see that they are no videos: missing, empty, or of another type."""
-    broken = []
-    for path in paths:
-        if not path.is_file() or path.suffix.lower() not in VIDEO_SUFFIXES or not path.stat().st_size:
-            try:
-                read_video(path, 1)  # says which of the three it is
-            except VideoError as error:
-                broken.append(str(error))
-    if broken:
-        raise CohortError("videos", broken)
+    broken = [
+        path for path in paths if not (path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES and path.stat().st_size)
+    ]
+    reasons = try_each(lambda path: read_video(path, 1), broken, workers=1)  # says which of the three it is
+    refuse("videos", list(map(str, reasons)))
 
 
 def _find_in_each(paths: Iterable[Path], model: Model) -> Iterator[tuple[np.ndarray, VideoInfo] | VideoError]:
