@@ -297,7 +297,7 @@ def test_a_step_is_called_what_its_interval_says(table, falls, low, high, verdic
 
 
 def test_severity_is_told_across_and_within_sources():
-    videos = replace(make_ladder_videos(np.arange(12) // 6, n_sources=2), task=SEVERITY, classes=("0", "1-3"))
+    videos = make_ladder_videos(np.arange(12) // 6, n_sources=2)._replace(task=SEVERITY, classes=("0", "1-3"))
     decided = evaluate_splits(videos, Kind.PIXELS, ["video", "group"], repeats=2)[0] | decide_by_known_source(videos)
     table = measure_ladder(decided, videos, 50)
     assert set(table["metric"]) == {"zero_auc", "zero_auc_within_sources"}
@@ -305,7 +305,7 @@ def test_severity_is_told_across_and_within_sources():
     sentences = describe_severity(table, videos)
     assert "Severity 0 against 1-3, 48 videos: 2 of 2 sources have both, with 288 pairs" in sentences[0]
     assert len(sentences) == 3 and "within sources" in sentences[1]
-    apart = replace(videos, units=videos.units.assign(source=videos.labels.astype(str)))
+    apart = videos._replace(units=videos.units.assign(source=videos.labels.astype(str)))
     decided = evaluate_splits(apart, Kind.PIXELS, ["video"], repeats=1)[0] | decide_by_known_source(apart)
     told = describe_severity(measure_ladder(decided, apart, 50), apart)
     assert "0 of 2 sources have both" in told[0] and "AUC of 100" in told[0] and "not defined within" in told[1]
@@ -395,7 +395,7 @@ def test_the_network_decides_every_video_once_while_it_was_held_out(study):
         np.testing.assert_allclose(decided[rows], expected / expected.sum(axis=1, keepdims=True), atol=1e-9)
     with pytest.raises(LusbioError, match="do not hold out every video once"):
         decide_by_network(runs[1:], study, "group", videos)
-    shuffled = replace(videos, units=videos.units[::-1])
+    shuffled = videos._replace(units=videos.units[::-1])
     with pytest.raises(LusbioError, match="about other videos"):
         decide_by_network(runs, study, "group", shuffled)
 

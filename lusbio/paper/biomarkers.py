@@ -67,12 +67,9 @@ def make_biomarker_auc_table(runs: Sequence[Run], study: Study) -> Table:
         biomarker_aucs(labels_of(run, study)[test], run.probabilities[test])["auc"].to_numpy()
         for run, test in zip(runs, tests, strict=True)
     )  # (runs, 38)
-    cells = pd.DataFrame(BIOMARKERS)[["group", "option", "name"]].assign(
-        present=(labels == 1).sum(axis=0),
-        absent=(labels == 0).sum(axis=0),
-        mean=100 * by_run.mean(),
-        sd=100 * by_run.std(ddof=0),
-    )
+    support = {"present": (labels == 1).sum(axis=0), "absent": (labels == 0).sum(axis=0)}
+    aucs = {"mean": 100 * by_run.mean(), "sd": 100 * by_run.std(ddof=0)}
+    cells = pd.DataFrame(BIOMARKERS)[["group", "option", "name"]].assign(**support, **aucs)
     return Table(cells, cells.drop(columns="name"), runs=tuple(runs))
 
 

@@ -6,8 +6,9 @@ claims: a cohort whose table says that every video is a person of its own. No ch
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -57,8 +58,7 @@ conservative ones on every rung: intervals are over them."""
 # --- what the ladder is climbed with ---
 
 
-@dataclass(frozen=True)
-class LadderVideos:
+class LadderVideos(NamedTuple):
     """Videos with a known answer, made small, and what ties them together.
 
     Attributes:
@@ -380,21 +380,17 @@ def describe_ladder(ladder: pd.DataFrame, falls: pd.DataFrame) -> list[str]:
     """
     accuracy = {(row.features, row.rung): row for row in ladder[ladder["metric"] == "accuracy"].itertuples()}
     pixels = [row for row in accuracy.values() if row.features == Kind.PIXELS]
-    first, last = pixels[0], pixels[-1]
-    sentences = [
-        f"One model, {first.n_videos} videos, accuracy: {_say(first)} split by {RUNGS[first.rung]}, {_say(last)} split "
-        f"by {RUNGS[last.rung]}; always the most frequent class: {accuracy[Kind.MAJORITY, '—'].mean:.0f}."
-    ]
-    for step in falls[falls["metric"] == "balanced_accuracy"].itertuples():
-        if step.features in (Kind.PIXELS, Kind.END_TO_END):
-            rise, fall = (f"a {what}, and the interval excludes 0" for what in ("rise", "fall"))
-            verdict = say_side(step.ci_low, step.ci_high, rise, fall, "no difference that these videos could show")
-            sentences.append(
-                f"{kind_words(step.features).capitalize()}, from {RUNGS[step.rung]} to {RUNGS[step.next_rung]}: "
-                f"balanced accuracy {_say(step, '+')} points, {verdict}."
-            )
+    first, last = (f"{say_cell(row, decimals=0)} split by {RUNGS[row.rung]}" for row in (pixels[0], pixels[-1]))
+    always = f"always the most frequent class: {accuracy[Kind.MAJORITY, '—'].mean:.0f}"
+    sentences = [f"One model, {pixels[0].n_videos} videos, accuracy: {first}, {last}; {always}."]
+    rise, fall = (f"a {what}, and the interval excludes 0" for what in ("rise", "fall"))
+    shown = (falls["metric"] == "balanced_accuracy") & falls["features"].isin([Kind.PIXELS, Kind.END_TO_END])
+    for step in falls[shown].itertuples():
+        verdict = say_side(step.ci_low, step.ci_high, rise, fall, "no difference that these videos could show")
+        way = f"{kind_words(step.features).capitalize()}, from {RUNGS[step.rung]} to {RUNGS[step.next_rung]}"
+        sentences.append(f"{way}: balanced accuracy {say_cell(step, '+', 0)} points, {verdict}.")
     without = [kind for kind in (Kind.SOURCE_NAME, Kind.FILES) if (kind, "video") in accuracy]
-    blind = [f"{kind.words} {_say(accuracy[kind, 'video'])}" for kind in without]
+    blind = [f"{kind.words} {say_cell(accuracy[kind, 'video'], decimals=0)}" for kind in without]
     return [*sentences, f"Without a picture, split by video, accuracy: {', '.join(blind)}."]
 
 
@@ -417,14 +413,9 @@ def describe_severity(ladder: pd.DataFrame, videos: LadderVideos) -> list[str]:
         f"sources have both, with {pairs.sum()} pairs of videos. The source alone is worth an AUC of {source.mean:.0f} "
         "over all pairs; within sources it is worth 50, by definition."
     ]
-    for features, rung, metric in cells:
-        if (features, metric) == (Kind.PIXELS, "zero_auc"):
-            over_all, within = (_say(cells[features, rung, name]) for name in ("zero_auc", "zero_auc_within_sources"))
-            split = f"{kind_words(features).capitalize()}, split by {RUNGS[rung]}"
-            sentences.append(f"{split}: {over_all} over all pairs, {within} within sources.")
+    for rung in [rung for features, rung, metric in cells if (features, metric) == (Kind.PIXELS, "zero_auc")]:
+        over_all = say_cell(cells[Kind.PIXELS, rung, "zero_auc"], decimals=0)
+        within = say_cell(cells[Kind.PIXELS, rung, "zero_auc_within_sources"], decimals=0)
+        split = f"{Kind.PIXELS.words.capitalize()}, split by {RUNGS[rung]}"
+        sentences.append(f"{split}: {over_all} over all pairs, {within} within sources.")
     return sentences
-
-
-def _say(cell: tuple, sign: str = "") -> str:
-    """A mean with its interval, without decimals, e.g. ``"77 [63, 87]"``."""
-    return say_cell(cell, sign, decimals=0)

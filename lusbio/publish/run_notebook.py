@@ -151,19 +151,11 @@ def run_notebook(source: Path, output: Path, parameters: dict[str, str | int | f
     running = output.with_suffix(".running.ipynb")
     began = time.time()
     with tempfile.TemporaryDirectory(prefix="lusbio-") as folder, _kernel_of_this_python(Path(folder)) as kernel:
+        by = {"kernel_name": "python3", "kernel_manager_class": kernel, "cwd": source.resolve().parent}
+        shown = {"stdout_file": sys.stdout, "stderr_file": sys.stderr, "progress_bar": False}
+        shown["extra_arguments"] = ["--log-level=CRITICAL"]  # when stopped, a kernel logs how its sockets went
         try:
-            papermill.execute_notebook(
-                source.resolve(),
-                running.resolve(),
-                parameters,
-                kernel_name="python3",
-                kernel_manager_class=kernel,
-                extra_arguments=["--log-level=CRITICAL"],  # when stopped, a kernel logs how its sockets went
-                cwd=source.resolve().parent,
-                progress_bar=False,
-                stdout_file=sys.stdout,
-                stderr_file=sys.stderr,
-            )
+            papermill.execute_notebook(source.resolve(), running.resolve(), parameters, **by, **shown)
         except papermill.PapermillExecutionError as error:
             if error.ename != NothingToDo.__name__:
                 raise LusbioError(_failure(source, running, error)) from None
@@ -242,9 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m lusbio.publish.run_notebook", description="Execute a notebook.")
     parser.add_argument("notebook", type=Path)
-    parser.add_argument(
-        "--output", type=Path, required=True, help="executed notebook to write; its page lies beside it"
-    )
+    parser.add_argument("--output", type=Path, required=True, help="executed notebook; its page lies beside it")
     for name, kind in PARAMETERS.items():
         parser.add_argument(f"--{name}", type=kind, help="passed to the notebook; its own default when left out")
     options, began = parser.parse_args(arguments), time.monotonic()

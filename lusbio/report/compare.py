@@ -3,6 +3,7 @@
 Task by task, on the same test patients, with the expert of each run chosen on its validation patients.
 """
 
+import tomllib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import pandas as pd
 from scipy.stats import linregress
 
 from lusbio.experts.rows import NETWORK, Row, choose_by_validation
-from lusbio.files import Table
+from lusbio.files import PACKAGE, Table
 from lusbio.report.cells import format_value, show_intervals, subtract_cells
 from lusbio.report.tables import runs_of
 from lusbio.statistics.bootstrap import estimate, holm
@@ -28,13 +29,7 @@ FLAT = 2.0
 """Points of validation accuracy that a curve may gain in its last third and still count as flat.
 (Engineering choice.)"""
 
-VERDICTS = {
-    "beats": f"better than end-to-end, corrected p below {SIGNIFICANT:g}",
-    "matches": f"not worse than end-to-end by {MARGIN:g} points or more",
-    "worse": f"worse than end-to-end, corrected p below {SIGNIFICANT:g}",
-    "undecided": "no finding: these patients cannot tell",
-    "undertrained": "no verdict: the end-to-end network was still learning when its training ended",
-}
+VERDICTS = tomllib.loads((PACKAGE / "words" / "verdicts.toml").read_text(encoding="utf-8"))
 """What is said of the experts on biomarkers, and what it means."""
 
 
@@ -118,7 +113,7 @@ def give_verdicts(comparison: Table, learning: pd.DataFrame, rows: Sequence[Row]
         sentence = (
             f"{title_of(row.task)}: experts on biomarkers reach an AUC of {row.biomarkers:.1f}, the end-to-end network "
             f"{row.end_to_end:.1f}; difference {difference}, Holm-corrected p {row.p_holm:.2f}. "
-            f"{verdict.capitalize()}: {VERDICTS[verdict]}."
+            f"{verdict.capitalize()}: {VERDICTS[verdict].format(margin=MARGIN, significant=SIGNIFICANT)}."
         )
         if row.task in by_chance:
             sentence += " The end-to-end network is not above chance on its own validation patients."

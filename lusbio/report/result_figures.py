@@ -42,9 +42,7 @@ def plot_results(table: pd.DataFrame, task: str, metric: str, *, ax: Axes) -> Ax
     return ax
 
 
-def _draw_rows(
-    y: list[float], cells: pd.DataFrame, colours: pd.Series, sizes: tuple[int, int], here: str, ax: Axes
-) -> None:
+def _draw_rows(y: list, cells: pd.DataFrame, colours: pd.Series, sizes: tuple[int, int], here: str, ax: Axes) -> None:
     """Dots with their intervals, open circles for what was published, and a legend on the line of the title."""
     ax.hlines(y, cells["ci_low"], cells["ci_high"], color=colours, lw=2)
     ax.scatter(cells["mean"], y, c=colours, s=sizes[0], zorder=3)

@@ -40,6 +40,9 @@ class HeldOut(NamedTuple):
         return HeldOut(*(None if values is None else values[chosen] for values in self))
 
 
+Runs = Sequence[HeldOut]
+
+
 class Estimate(NamedTuple):
     """A value on the videos as they are, its population SD over runs, 95 % interval over patients; NaN: undefined.
 
@@ -103,9 +106,7 @@ def find_strata(groups_of_runs: Sequence[Sequence]) -> list[str]:
     return [str(tested_in[group]) for groups in groups_of_runs for group in groups]
 
 
-def estimate(
-    runs: Sequence[HeldOut], draws: int, measure: Measure = task_metrics, seed: int = 0
-) -> dict[str, Estimate]:
+def estimate(runs: Runs, draws: int, measure: Measure = task_metrics, seed: int = 0) -> dict[str, Estimate]:
     """Each metric, averaged over runs, with its interval over patients.
 
     Args:
@@ -129,7 +130,7 @@ def estimate(
 
 
 def paired_difference(
-    first: Sequence[HeldOut], second: Sequence[HeldOut], draws: int, measure: Measure = task_metrics, seed: int = 0
+    first: Runs, second: Runs, draws: int, measure: Measure = task_metrics, seed: int = 0
 ) -> dict[str, Estimate]:
     """How much better one method is than another on the same patients.
 
@@ -169,9 +170,7 @@ def paired_difference(
     return differences
 
 
-def draw_means(
-    runs: Sequence[HeldOut], draws: int, measure: Measure = task_metrics, seed: int = 0
-) -> dict[str, np.ndarray]:
+def draw_means(runs: Runs, draws: int, measure: Measure = task_metrics, seed: int = 0) -> dict[str, np.ndarray]:
     """Each metric in each draw of patients, averaged over the runs where it is defined: shape (D,)."""
     for run in runs:
         if len(run.labels) != len(run.groups):
@@ -216,7 +215,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def _measure_each(runs: Sequence[HeldOut], measure: Measure) -> dict[str, np.ndarray]:
+def _measure_each(runs: Runs, measure: Measure) -> dict[str, np.ndarray]:
     """Each metric on the videos as they are, run by run: shape (R,)."""
     whole = [measure(run.labels, run.probabilities, np.ones((1, len(run.labels)))) for run in runs]
     return {name: np.array([values[name][0] for values in whole]) for name in whole[0]}

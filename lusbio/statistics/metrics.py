@@ -6,7 +6,7 @@ the metrics are plain numbers.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import permutations
 
 import numpy as np
@@ -18,10 +18,8 @@ from lusbio.vocabulary import BIOMARKER_NAMES
 TASK_METRICS = ("accuracy", "precision", "recall", "f1", "auc")
 """Metrics of a task with exclusive classes."""
 
-BIOMARKER_METRICS = (
-    *("element_accuracy", "exact_match"),
-    *("weighted_precision", "weighted_recall", "weighted_f1", "mean_auc"),
-)
+BIOMARKER_METRICS = ("element_accuracy", "exact_match")
+BIOMARKER_METRICS += ("weighted_precision", "weighted_recall", "weighted_f1", "mean_auc")
 """Metrics of the 38 biomarkers."""
 
 PRESENT_ABOVE = 0.5
@@ -52,9 +50,8 @@ def measure(function: Measure) -> Measure:
 def check_predictions(labels: np.ndarray, probabilities: np.ndarray) -> None:
     """Raise a ``LusbioError`` unless class indices (V,) and probabilities (V, K) of a task belong together."""
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or not len(labels):
-        raise LusbioError(
-            f"labels {labels.shape} and probabilities {probabilities.shape}, expected (V,) and (V, K), V > 0"
-        )
+        found = f"labels {labels.shape} and probabilities {probabilities.shape}"
+        raise LusbioError(f"{found}, expected (V,) and (V, K), V > 0")
     if not np.issubdtype(labels.dtype, np.integer):
         raise LusbioError(f"labels are {labels.dtype}, expected class indices; leave out videos without a label")
     n_classes = probabilities.shape[1]
@@ -342,24 +339,22 @@ def biomarker_metrics(labels: np.ndarray, probabilities: np.ndarray, weights: np
     return dict(zip(BIOMARKER_METRICS, (element_accuracy, exact_match, *scores, defined_mean(aucs)), strict=True))
 
 
-def biomarker_aucs(
-    labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str] = BIOMARKER_NAMES
-) -> pd.DataFrame:
+def biomarker_aucs(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
     """The AUC of each biomarker, from labels (1, 0, NaN) and probabilities in [0, 1], both (V, 38).
 
     Returns:
         One row per biomarker: ``name, support_present, support_absent`` (videos), ``auc`` (NaN unless both are there).
 
     Raises:
-        LusbioError: If the arrays or the names do not belong together.
+        LusbioError: If the arrays do not belong together, or are not about the 38 biomarkers.
     """
     labels, probabilities = np.asarray(labels, dtype=np.float64), np.asarray(probabilities, dtype=np.float64)
     check_biomarker_predictions(labels, probabilities)
-    if len(names) != labels.shape[1]:
-        raise LusbioError(f"{len(names)} names for {labels.shape[1]} columns")
+    if len(BIOMARKER_NAMES) != labels.shape[1]:
+        raise LusbioError(f"{len(BIOMARKER_NAMES)} names for {labels.shape[1]} columns")
     aucs = _biomarker_aucs(labels, probabilities, np.ones((1, len(labels))))[:, 0]
     support = {"support_present": (labels == 1).sum(0), "support_absent": (labels == 0).sum(0)}
-    return pd.DataFrame({"name": list(names), **support, "auc": aucs})
+    return pd.DataFrame({"name": BIOMARKER_NAMES, **support, "auc": aucs})
 
 
 def _biomarker_aucs(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
