@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import tomllib
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,17 @@ ROOT = PACKAGE.parent
 def _folder(variable: str, default: Path) -> Path:
     """A folder named by an environment variable; a relative one starts at ``ROOT``, not where a notebook runs."""
     return ROOT / os.environ[variable] if os.environ.get(variable) else default
+
+
+def read_words(name: str) -> dict:
+    """The content of a TOML file in ``words/``, by key, with tuples for lists."""
+    return _freeze(tomllib.loads((PACKAGE / "words" / name).read_text(encoding="utf-8")))
+
+
+def _freeze(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _freeze(part) for name, part in value.items()}
+    return tuple(map(_freeze, value)) if isinstance(value, list) else value
 
 
 def build_folder(*parts: str) -> Path:

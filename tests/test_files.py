@@ -12,6 +12,7 @@ from lusbio.files import (
     data_folder,
     figures_folder,
     file_sha256,
+    read_words,
     text_sha256,
     to_markdown,
     write_csv,
@@ -34,6 +35,13 @@ def test_a_relative_folder_starts_at_the_checkout_wherever_a_notebook_runs(monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LUSBIO_DATA", "../patients")
     assert data_folder() == ROOT / "../patients"
+
+
+def test_lists_in_a_file_of_words_are_read_as_tuples(monkeypatch, tmp_path):
+    monkeypatch.setattr(files, "PACKAGE", tmp_path)
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "a.toml").write_text("range = [0.5, 2]\nby = { one = [[1], []], two = 'x' }\n")
+    assert read_words("a.toml") == {"range": (0.5, 2), "by": {"one": ((1,), ()), "two": "x"}}
 
 
 def write_half(path: Path) -> None:

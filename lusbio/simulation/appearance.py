@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from lusbio.files import read_words
 from lusbio.simulation.anatomy import ScanConverter, Scene, make_grid
 from lusbio.simulation.artifacts import render_masks, view_scene
-from lusbio.simulation.constants import HEALTHY, read_numbers
+from lusbio.simulation.constants import HEALTHY
 from lusbio.simulation.patients import Device, Findings, Patient
 from lusbio.simulation.placement import build_scene
 from lusbio.simulation.scanner import compress, echo_db, make_textures, render_video
@@ -18,7 +19,7 @@ DEVICES = {
     "convex": Device("convex", 100.0, width_mm=60.0, radius_mm=52.0, frequency_mhz=3.5, haze_db=-5.0, fade_db=26.0),
 }
 """A scanner of either kind with ordinary settings."""
-SHOWN = read_numbers("examples.toml")
+SHOWN = read_words("examples.toml")
 """Findings that amount to one biomarker, by its name, where a healthy lung alone does not."""
 
 

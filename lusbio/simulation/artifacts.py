@@ -154,12 +154,11 @@ def b_lines(scene: Scene, view: View) -> tuple[np.ndarray, np.ndarray]:
 
 def comet_tails(scene: Scene, view: View) -> np.ndarray:
     """Short tails that fade, below small irregularities and below breaks: not B-lines."""
-    under, out = view.z - view.lung, empty_map(view)
+    under = view.z - view.lung
     tails = [(np.exp2(-((2 * (view.on_lung - s.x_mm) / s.width_mm) ** 2)), s.height_mm) for s in scene.comets]
     tails += [(0.5 * lobe(view.on_lung - s.x_mm, 0.8 * s.width_mm), 14.0) for s in scene.breaks]
-    for line, reach in tails:
-        out = np.maximum(out, line * np.clip(1 - under / reach, 0, 1) * (under > 0))
-    return out
+    faded = (line * np.clip(1 - under / reach, 0, 1) * (under > 0) for line, reach in tails)
+    return reduce(np.maximum, faded, empty_map(view))
 
 
 def ribs(scene: Scene, view: View) -> tuple[np.ndarray, np.ndarray]:

@@ -4,29 +4,15 @@ Every name in ``words/simulator.toml``, which says what the numbers mean and whe
 this module: ``constants.PATIENT_SD``.
 """
 
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from lusbio.files import PACKAGE
+from lusbio.files import read_words
 from lusbio.vocabulary import TASKS
 
-
-def _fix(value: object) -> object:
-    """A value of a TOML file with tuples for lists."""
-    if isinstance(value, dict):
-        return {name: _fix(part) for name, part in value.items()}
-    return tuple(map(_fix, value)) if isinstance(value, list) else value
-
-
-def read_numbers(file: str) -> dict:
-    """The content of a TOML file in ``words/``, lists as tuples."""
-    return _fix(tomllib.loads((PACKAGE / "words" / file).read_text(encoding="utf-8")))
-
-
-NUMBERS = read_numbers("simulator.toml")
+NUMBERS = read_words("simulator.toml")
 """The content of ``words/simulator.toml`` by name."""
 globals().update(NUMBERS)  # so that each is written constants.NAME, as any other constant
 
