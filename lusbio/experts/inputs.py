@@ -124,9 +124,7 @@ def take_frozen_biomarkers(simulated: Sequence[Run], followed: Sequence[Run], pr
     """
     clips = prepared.profile.training.evaluation_clips
     given = np.array([predict_cohort(run, prepared, clips) for run in simulated])  # (runs, V, 38)
-    known = ~np.isnan(given)
-    mean = np.where(known, given, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    values = np.where(known.any(axis=0), mean, 0.5)
+    values = np.ma.masked_invalid(given).mean(axis=0).filled(0.5)
     return ExpertInput(Kind.FROZEN, tuple(followed), (values,) * len(followed))
 
 

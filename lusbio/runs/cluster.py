@@ -34,10 +34,8 @@ def connect_cluster(address: str, say: Say) -> Iterator:
     try:
         from distributed import CancelledError, Client, KilledWorker
     except ImportError as error:
-        raise LusbioError(
-            f"LUSBIO_SCHEDULER is {address}, but dask is not installed: "
-            "python -m pip install -c constraints.txt -e '.[cluster]'"
-        ) from error
+        install = "python -m pip install -c constraints.txt -e '.[cluster]'"
+        raise LusbioError(f"LUSBIO_SCHEDULER is {address}, but dask is not installed: {install}") from error
     try:
         client = Client(address, set_as_default=False)
     except (OSError, ValueError) as error:

@@ -26,8 +26,6 @@ SIMULATED = "synthetic_convex"
 NEVER_TESTED = -1
 """Fold of the simulated patients: no run validates or tests it."""
 
-_OWNERS = ["video_id", "patient_id", "group_id"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class MixedCohort(Study):
@@ -155,10 +153,9 @@ def find_one_sided(table: pd.DataFrame) -> list[str]:
 
 def _take_table(study: Study) -> pd.DataFrame:
     """The columns of the schema, with names that no other cohort has and paths that need no folder."""
-    table = study.table[list(COLUMNS)].copy()
-    for column in _OWNERS:
-        table[column] = f"{study.cohort.name}:" + table[column]
-    return table.assign(path=[str(path) for path in study.cohort.video_paths()])
+    table, paths = study.table[list(COLUMNS)], [str(path) for path in study.cohort.video_paths()]
+    names = {name: f"{study.cohort.name}:" + table[name] for name in ("video_id", "patient_id", "group_id")}
+    return table.assign(**names, path=paths)
 
 
 def _take_folds(study: Study) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import inspect
 import json
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -66,8 +66,7 @@ class Own:
         The source is that of the function or class itself and the plain values it closes over; what it calls is not
         looked at. It travels to worker processes, which do not have the source of what stands in a notebook.
         """
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return "+".join(f"{name}-{_source_hash(name, part)}" for name, part in parts.items() if part is not None)
+        return "+".join(f"{name}-{_source_hash(name, part)}" for name, part in vars(self).items() if part is not None)
 
 
 def _source_hash(name: str, part: Callable) -> str:
@@ -214,10 +213,8 @@ class PreparedCohort:
         if strange := sorted(known - set(classes)):
             raise LusbioError(f"task {name!r}: value {strange[0]!r} is not one of {', '.join(classes)}")
         if len(known) < 2:
-            raise LusbioError(
-                f"task {name!r}: {values.notna().sum()} of {len(values)} videos have a label, of {len(known)} of "
-                f"the {len(classes)} classes; expected at least 2"
-            )
+            found = f"{values.notna().sum()} of {len(values)} videos have a label"
+            raise LusbioError(f"task {name!r}: {found}, of {len(known)} of {len(classes)} classes; expected at least 2")
         column = pd.Categorical(values.where(values.isna(), values.astype(str)), categories=list(classes))
         return replace(self, cohort=replace(self.cohort, table=self.table.assign(**{name: column})))
 
