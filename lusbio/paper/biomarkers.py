@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from lusbio.files import Table
+from lusbio.files import Table, read_words
 from lusbio.report.cells import add_published, measure_cells, read_published, widen
 from lusbio.runs.spec import Run, labels_of
 from lusbio.runs.study import Study
@@ -19,13 +19,7 @@ NEAR_CHANCE = 60.0
 RARE = 10
 """Positive test videos below which an AUC says little. (Engineering choice.)"""
 
-DETAIL_MM = {
-    "pleural thickness": 1.0,
-    "pleural indent": 1.5,
-    "pleural break": 2.0,
-    "B-line origin": 2.0,
-    "consolidation": 3.0,
-}
+DETAIL_MM = read_words("detail_mm.toml")
 """What has to be resolved to tell the options of a group apart, by their definitions in Table 5."""
 
 OUR_NAMES = {"accuracy": "weighted_recall", "precision": "weighted_precision", "f1": "weighted_f1"}

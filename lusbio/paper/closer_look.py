@@ -99,11 +99,9 @@ def describe_calibration(cells: pd.DataFrame) -> list[str]:
         low, high = row.overconfidence_low, row.overconfidence_high
         sure = say_side(low, high, "too sure", "not sure enough", "about as sure as right")
         better = say_side(row.gain_low, row.gain_high, "better", "worse", "not clearly better")
-        sentences.append(
-            f"{title_of(row.task)}, {kind_words(row.features)}: {sure} "
-            f"({format_value(row.overconfidence, low, high, sign='+')}); as a forecast {better} than knowing only how "
-            "common each class is."
-        )
+        sure += f" ({format_value(row.overconfidence, low, high, sign='+')})"
+        forecast = f"as a forecast {better} than knowing only how common each class is"
+        sentences.append(f"{title_of(row.task)}, {kind_words(row.features)}: {sure}; {forecast}.")
     return sentences
 
 

@@ -21,6 +21,7 @@ from lusbio.cohorts.load import load_cohort
 from lusbio.cohorts.targets import classes_of
 from lusbio.errors import LusbioError, NothingToDo
 from lusbio.experts.baselines import make_throwaway_model, pool_pixels
+from lusbio.files import read_words
 from lusbio.profiles import find_profile
 from lusbio.report.cells import METRIC_TITLES, measure_cells, say_cell, say_side, subtract_cells, widen
 from lusbio.runs.origin import describe_making
@@ -34,14 +35,8 @@ from lusbio.vocabulary import DISEASE, SEVERITY, TASKS, Kind, kind_words
 PROBE = "convex"
 """Only videos of one probe: the other would be one more thing to recognise a diagnosis by."""
 
-RUNGS = {
-    "frame": "frame",
-    "video": "video",
-    "patient": "metadata patient",
-    "group": "conservative group",
-    "source": "source, one at a time",
-}
-"""What is held out together, in words; every rung is stricter than the one before."""
+RUNGS = read_words("rungs.toml")
+"""What is held out together, in words: ``frame, video, patient, group, source``, each stricter than the one before."""
 
 RUNGS_OF = {Kind.PIXELS: tuple(RUNGS), Kind.FILES: tuple(RUNGS)[1:], Kind.SOURCE_NAME: tuple(RUNGS)[1:-1]}
 """What the throw-away model decides from, and where that is tried: all frames of a video have one file, and the name of

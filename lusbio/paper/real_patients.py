@@ -5,7 +5,6 @@ adapted to the two findings that COVID-BLUES labels, and after they went on with
 (mixed). Every row is of the same test patients in the same folds, so that rows can be compared in pairs.
 """
 
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,7 +29,7 @@ from lusbio.experts.rows import (
     decide_with_experts,
     make_row,
 )
-from lusbio.files import PACKAGE, Table
+from lusbio.files import Table, read_words
 from lusbio.report.cells import METRIC_TITLES, NAMES, format_value, make_task_cells, name_row, subtract_cells, widen
 from lusbio.report.compare import SIGNIFICANT
 from lusbio.report.tables import TABLE1_METRICS, describe_absent
@@ -55,12 +54,11 @@ class Question(NamedTuple):
 
     title: str
     column: str
-    yes: list[str | float]
+    yes: tuple[str | float, ...]
     level: str
 
 
-_WORDS = tomllib.loads((PACKAGE / "words" / "questions.toml").read_text(encoding="utf-8"))
-ASKED = {name: Question(**words) for name, words in _WORDS.items()}
+ASKED = {name: Question(**words) for name, words in read_words("questions.toml").items()}
 QUESTIONS = {name: question for name, question in ASKED.items() if question.level == "patient"}
 FINDINGS = {name: question for name, question in ASKED.items() if question.level == "video"}
 """Yes-or-no tasks, all of them, about patients, and about videos; they stand in ``words/questions.toml``."""

@@ -4,14 +4,13 @@ A *cell* is a line of a data frame: names that say what it is about, ``metric``,
 cells out for people, ``format_value`` is how a number with its interval is written everywhere.
 """
 
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from lusbio.experts.rows import Row
-from lusbio.files import PACKAGE
+from lusbio.files import PACKAGE, read_words
 from lusbio.statistics.bootstrap import Estimate, HeldOut, estimate, paired_difference
 from lusbio.statistics.metrics import Measure, task_metrics
 from lusbio.vocabulary import kind_words, title_of
@@ -19,7 +18,7 @@ from lusbio.vocabulary import kind_words, title_of
 NAMES = ["features", "classifier", "task"]
 """What a row is called in tables."""
 
-METRIC_TITLES = tomllib.loads((PACKAGE / "words" / "metrics.toml").read_text(encoding="utf-8"))
+METRIC_TITLES = read_words("metrics.toml")
 """What metrics are called in tables and figures."""
 
 Named = tuple[dict, Sequence[HeldOut]]

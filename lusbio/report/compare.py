@@ -3,7 +3,6 @@
 Task by task, on the same test patients, with the expert of each run chosen on its validation patients.
 """
 
-import tomllib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ import pandas as pd
 from scipy.stats import linregress
 
 from lusbio.experts.rows import NETWORK, Row, choose_by_validation
-from lusbio.files import PACKAGE, Table
+from lusbio.files import Table, read_words
 from lusbio.report.cells import format_value, show_intervals, subtract_cells
 from lusbio.report.tables import runs_of
 from lusbio.statistics.bootstrap import estimate, holm
@@ -29,7 +28,7 @@ FLAT = 2.0
 """Points of validation accuracy that a curve may gain in its last third and still count as flat.
 (Engineering choice.)"""
 
-VERDICTS = tomllib.loads((PACKAGE / "words" / "verdicts.toml").read_text(encoding="utf-8"))
+VERDICTS = read_words("verdicts.toml")
 """What is said of the experts on biomarkers, and what it means."""
 
 
