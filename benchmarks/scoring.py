@@ -42,7 +42,7 @@ def make_model(folder: Path) -> ScoringModel:
     """
     settings, rng = PROFILES["paper"].training, np.random.default_rng(0)
     spec = RunSpec(BIOMARKER_TASK, 0, "paper", settings, "noise", "noise", "final", BIOMARKER_NAMES)
-    save_weights(make_network(spec.backbone, len(spec.outputs), settings.frames), folder / WEIGHTS_FILE)
+    save_weights(make_network(spec.backbone, len(spec.outputs), settings), folder / WEIGHTS_FILE)
     noise, groups = rng.random((200, len(BIOMARKER_NAMES))), np.arange(200)
     for task, about in TASKS.items():
         labels, classes = groups % len(about.classes), len(about.classes)

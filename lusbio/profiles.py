@@ -19,6 +19,7 @@ class TrainingSettings:
         validation_clips: Clips per video when an epoch is validated.
         evaluation_clips: Clips per video in the predictions that are kept.
         clips_per_epoch: Clips of an epoch; None means every video of the oversampled training set once.
+        width: Channels of the first stage of ``TSMResNet18``; 64 is the published network.
     """
 
     frames: int
@@ -30,6 +31,7 @@ class TrainingSettings:
     validation_clips: int
     evaluation_clips: int
     clips_per_epoch: int | None = None
+    width: int = 64
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Profile:
         initial_weights: ``"imagenet"`` (where the file can be had, else from scratch) or
             ``"scratch"``.
         patients: Patients of the synthetic cohort.
+        fresh_patients: Of another one, of whom nothing is learnt: simulated verdicts are about them.
+        seeds: Trainings of every network in every fold.
         video_size: Height and width of its videos in pixels.
         video_frames: Fewest and most frames of its videos.
         bootstrap_draws: Draws of patients behind every interval.
@@ -57,6 +61,8 @@ class Profile:
     training: TrainingSettings
     initial_weights: str
     patients: int
+    fresh_patients: int
+    seeds: int
     video_size: int
     video_frames: tuple[int, int]
     bootstrap_draws: int

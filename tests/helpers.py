@@ -110,7 +110,7 @@ def made_up_run(prepared: PreparedCohort, folder, task: str = BIOMARKER_TASK, fo
         "device": "CPU",
         "precision": "32-true",
         "versions": {},
-        "best_epoch": 1,
+        "kept_epoch": 1,
         "trained_on": 1,
     }
     return Run(folder, spec, info, predictions, p[:, :1].repeat(512, 1).astype(np.float32), minutes=1.5)

@@ -1,20 +1,35 @@
+from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import pytest
 from helpers import made_up_row
 
-from lusbio.report.compare import compare_routes, give_verdicts, judge_learning
+from lusbio.experts.rows import Row
+from lusbio.report.compare import compare_budgets, compare_routes, give_verdicts
+from lusbio.statistics.bootstrap import estimate
+from lusbio.vocabulary import BIOMARKER_NAMES
 
 
-def learning(*accuracies: float) -> pd.DataFrame:
-    """The log of one severity run."""
-    epochs = np.arange(1, len(accuracies) + 1)
-    return pd.DataFrame({"task": "lung_severity", "fold": 0, "epoch": epochs, "val_accuracy": accuracies})
+def make_run(learnt: Sequence[str]) -> SimpleNamespace:
+    masked = sorted(set(BIOMARKER_NAMES) - set(learnt))
+    return SimpleNamespace(spec=SimpleNamespace(task="biomarkers"), info={"masked": masked}, folder="run")
 
 
-FLAT = judge_learning(learning(*[0.5] * 12))
+RUN = make_run(BIOMARKER_NAMES[:2])
+STUDY = SimpleNamespace(
+    draws=20, table=pd.DataFrame({"lung_severity": [0, 1] * 10, **dict.fromkeys(BIOMARKER_NAMES, 0.0)})
+)
+
+
+def judge(network: Row, expert: Row, before: list[Row] | None = None, study=STUDY, table=None, draws=300):
+    """The line of the verdict; the network validates as it tests, and half of the epochs do as well as all."""
+    network, expert = replace(network, validated=network.held_out), replace(expert, runs=(RUN,))
+    table = table or compare_routes([network, expert], draws)
+    budgets = compare_budgets({1.0: [network, expert], 0.5: before or [network, expert]}, draws)
+    (verdict,) = give_verdicts(table, budgets, [network, expert], study).cells.itertuples()
+    return verdict
 
 
 def test_the_expert_is_chosen_on_validation_and_the_difference_is_paired():
@@ -27,7 +42,7 @@ def test_the_expert_is_chosen_on_validation_and_the_difference_is_paired():
     assert row.ci_low < row.difference < row.ci_high < 0 and row.p_holm == row.p_value
     assert table.shown["p holm"][0] == f"{row.p_holm:.3f}"
     assert table.shown["difference"][0] == f"{row.difference:.1f} [{row.ci_low:.1f}, {row.ci_high:.1f}]"
-    (verdict,) = give_verdicts(table, FLAT, [network], 100).cells.itertuples()
+    verdict = judge(network, validated_best, table=table)
     assert verdict.verdict == "worse" and f"{row.biomarkers:.1f}" in verdict.sentence
 
 
@@ -39,40 +54,63 @@ def test_the_verdict_goes_whichever_way_the_numbers_go():
         "better": made_up_row("biomarkers", "RF", 1, skill=4.0),
         "unclear": made_up_row("biomarkers", "RF", 7, skill=1.0),
     }.items():
-        compared = compare_routes([network, expert], draws=300)
-        (verdicts[name],) = give_verdicts(compared, FLAT, [network], 20).cells["verdict"]
+        verdicts[name] = judge(network, expert).verdict
     assert verdicts == {"same": "matches", "better": "beats", "unclear": "undecided"}
 
 
-def test_there_is_no_verdict_while_the_network_still_learns():
-    rising = judge_learning(learning(*np.linspace(0.2, 0.6, 12)))
-    assert not rising["flat"].item() and rising["gain"].item() > 10
-    network, expert = (made_up_row("end_to_end", "E2E", 0), made_up_row("biomarkers", "RF", 1, skill=4))
-    (row,) = give_verdicts(compare_routes([network, expert], draws=50), rising, [network], 20).cells.itertuples()
-    assert row.verdict == "undertrained" and "still learning" in row.sentence
+def test_a_verdict_says_whether_half_of_the_epochs_would_have_given_the_same():
+    network, expert = made_up_row("end_to_end", "E2E", 0), made_up_row("biomarkers", "RF", 1, skill=4)
+    same = judge(network, expert)
+    assert same.verdict == "beats" and "this holds when the budget doubles" in same.sentence
+    weaker = made_up_row("biomarkers", "RF", 1, skill=1.0)
+    moving = judge(network, expert, [network, weaker])
+    assert moving.verdict == "beats" and "still moves" in moving.sentence
 
 
-def test_a_flat_curve_is_flat_and_a_short_one_shows_nothing():
-    assert FLAT["flat"].item() and FLAT["gain"].item() == pytest.approx(0, abs=1e-9)
-    falling = judge_learning(learning(0.2, 0.6, 0.5, 0.5, 0.45, 0.4))
-    assert falling["flat"].item()
-    assert not judge_learning(learning(0.5, 0.5))["flat"].item()
+def test_the_change_with_the_budget_is_paired_in_all_four_rows():
+    network, expert = made_up_row("end_to_end", "E2E", 0), made_up_row("biomarkers", "RF", 1, skill=2)
+    fewer = [made_up_row("end_to_end", "E2E", 2), made_up_row("biomarkers", "RF", 3, skill=1.5)]
+    (row,) = compare_budgets({1.0: [network, expert], 0.5: fewer}, 200).itertuples()
+    auc = [100 * estimate(one.held_out, 2)["auc"].value for one in (network, expert, *fewer)]
+    assert row.before == pytest.approx(auc[3] - auc[2])
+    assert row.change == pytest.approx(auc[1] - auc[0] - row.before)
+    assert row.change_low < row.change < row.change_high and not row.holds
+    (still,) = compare_budgets({1.0: fewer, 0.5: fewer}, 200).itertuples()
+    assert still.change == still.change_low == still.change_high == 0 and still.holds
+
+
+def test_there_is_no_verdict_where_labels_of_a_biomarker_are_the_task():
+    network, expert = made_up_row("end_to_end", "E2E", 0), made_up_row("biomarkers", "RF", 1, skill=4)
+    leaky = STUDY.table.assign(**{BIOMARKER_NAMES[0]: (STUDY.table["lung_severity"] == 0).astype(float)})
+    said = judge(network, expert, study=SimpleNamespace(draws=20, table=leaky))
+    assert said.verdict == "leak" and "give a class of the task away" in said.sentence
+    of_another = leaky.rename(columns={BIOMARKER_NAMES[0]: BIOMARKER_NAMES[5], BIOMARKER_NAMES[5]: BIOMARKER_NAMES[0]})
+    assert judge(network, expert, study=SimpleNamespace(draws=20, table=of_another)).verdict == "beats"
+
+
+def test_the_power_is_large_where_the_interval_is_small():
+    network = made_up_row("end_to_end", "E2E", 0, skill=1.0)
+    table = compare_routes([network, made_up_row("biomarkers", "RF", 7, skill=1.0)], draws=300)
+    powers = []
+    for half_width in (10.0, 2.5, 1.25):
+        cells = table.cells.assign(ci_low=-half_width, ci_high=half_width)
+        expert = made_up_row("biomarkers", "RF", 7, skill=1.0)
+        powers.append(judge(network, expert, table=replace(table, cells=cells)).power)
+    assert powers == pytest.approx([7.1, 50.0, 97.5], abs=0.1)
 
 
 def test_an_interval_without_zero_is_not_enough_after_the_correction():
     network = made_up_row("end_to_end", "E2E", 0, skill=1.0)
     table = compare_routes([network, made_up_row("biomarkers", "RF", 4, skill=1.0)], draws=300)
     assert table.cells["ci_high"].item() < 0 and table.cells["p_holm"].item() < 0.05
-    (worse,) = give_verdicts(table, FLAT, [network], 20).cells["verdict"]
     unsure = replace(table, cells=table.cells.assign(p_holm=0.2))
-    (corrected,) = give_verdicts(unsure, FLAT, [network], 20).cells["verdict"]
+    expert = made_up_row("biomarkers", "RF", 4, skill=1.0)
+    worse, corrected = (judge(network, expert, table=one).verdict for one in (table, unsure))
     assert (worse, corrected) == ("worse", "undecided")
 
 
-def test_a_network_that_learnt_nothing_is_said_to_be_one():
-    network = made_up_row("end_to_end", "E2E", 0)
-    coin = replace(network, validated=made_up_row("end_to_end", "E2E", 5, skill=0.0).held_out)
-    skilled = replace(network, validated=network.held_out)
-    table = compare_routes([network, made_up_row("biomarkers", "RF", 0)], draws=50)
-    said = [give_verdicts(table, FLAT, [row], 200).cells["sentence"].item() for row in (coin, skilled)]
-    assert "not above chance" in said[0] and "not above chance" not in said[1]
+def test_there_is_no_verdict_about_a_network_that_learnt_nothing():
+    study, expert = SimpleNamespace(draws=200, table=STUDY.table), made_up_row("biomarkers", "RF", 0)
+    skilled, coin = (judge(made_up_row("end_to_end", "E2E", 5, skill), expert, study=study) for skill in (1.0, 0.0))
+    assert coin.verdict == "chance" and "not above chance" in coin.sentence
+    assert skilled.verdict != "chance" and "not above chance" not in skilled.sentence

@@ -190,4 +190,4 @@ def test_a_training_on_the_way_of_the_gpu_gives_the_numbers_of_the_usual_one(tmp
     assert len(settled[3]) == 1, settled[3]
     np.testing.assert_allclose(settled[0], usual[0], atol=1e-3)
     np.testing.assert_allclose(settled[1], usual[1], rtol=1e-2, atol=1e-2)
-    assert settled[2]["best_epoch"] == usual[2]["best_epoch"]
+    assert settled[2]["kept_epoch"] == usual[2]["kept_epoch"]

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from helpers import silent, small_study
+from helpers import THREE_EPOCHS, silent, small_study
 from torch import nn
 
 from lusbio.errors import LusbioError
@@ -20,7 +20,7 @@ from lusbio.vocabulary import SEVERITY
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Study:
-    return small_study(tmp_path_factory.mktemp("cohort"))
+    return small_study(tmp_path_factory.mktemp("cohort"), profile=THREE_EPOCHS)
 
 
 class MeanBrightness(nn.Module):

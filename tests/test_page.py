@@ -177,7 +177,7 @@ def test_figures_are_the_files_byte_for_byte_and_private_frames_come_from_build(
 
 
 def test_verdicts_stand_above_everything_else(folder):
-    rows = [("disease", "Disease", "worse", "A < B."), ("sf_ratio", "S/F ratio", "undertrained", "Not yet.")]
+    rows = [("disease", "Disease", "worse", "A < B."), ("sf_ratio", "S/F ratio", "undecided", "Not yet.")]
     pd.DataFrame(rows, columns=["task", "title", "verdict", "sentence"]).to_csv(folder / "verdict.csv", index=False)
     page = build_page("smoke", "mine")
     assert page.index("A &lt; B.") < page.index("Not yet.") < page.index("On this page")

@@ -1,13 +1,14 @@
 from dataclasses import replace
 
 import pytest
-from helpers import TINY, silent, small_study
+from helpers import THREE_EPOCHS, TINY, silent, small_study
 
 from lusbio.errors import LusbioError
 from lusbio.network import OTHER_BACKBONE
 from lusbio.runs.assembly import choose_rows
 from lusbio.runs.plan import (
     EXTRAS,
+    HALF,
     find_left_out,
     find_tasks,
     list_grid,
@@ -44,7 +45,25 @@ def test_the_grid_has_every_run_once_and_those_of_the_other_backbone(study):
         label_fractions=(0.25, 0.5),
         label_folds=5,
     )
-    assert len(list_grid(replace(study, profile=paper))) == 15 + 2 * 3 + 12
+    assert len(list_grid(replace(study, profile=paper))) == 15 + 12 + 2 * 3 + 12
+
+
+def test_both_routes_are_trained_with_half_of_the_epochs_too(study):
+    study = replace(study, profile=THREE_EPOCHS)
+    half = [spec for spec in list_grid(study) if spec.budget == HALF]
+    assert {(spec.task, spec.fold) for spec in half} == {(task, k) for task in find_tasks(study)[0] for k in range(3)}
+    assert {spec.training.epochs for spec in half} == {2} and {spec.training.epochs for spec in list_specs(study)} == {3}
+    assert half[0].words == "biomarkers fold 0, 50 % of the epochs"
+
+
+def test_every_fold_and_seed_has_weights_of_its_own(study):
+    twice = replace(study, profile=replace(TINY, seeds=2))
+    specs = twice.specs(SEVERITY)
+    assert [(spec.seed, spec.fold) for spec in specs] == [(seed, fold) for seed in (0, 1) for fold in (0, 1, 2)]
+    assert len({spec.entropy for spec in specs}) == 6
+    assert twice.specs(SEVERITY, seed=0) == study.specs(SEVERITY)
+    starts = [spec.starts_from for spec in list_pretrained(twice, [SEVERITY])]
+    assert starts == [spec.run_id for spec in twice.specs(BIOMARKER_TASK)]
 
 
 @pytest.mark.parametrize("profile", ["smoke", "laptop"])
@@ -52,8 +71,9 @@ def test_real_patients_are_not_asked_about_the_method(study, profile):
     real = replace(study, cohort=replace(study.cohort, simulated=False))
     real = replace(real, profile=replace(TINY, name=profile))
     grid = list_grid(real)
-    assert grid == [spec for task in find_tasks(real)[0] for spec in real.specs(task)]
-    assert list_specs(real) == grid and list_other_backbone(real) == []
+    usual = [spec for task in find_tasks(real)[0] for spec in real.specs(task)]
+    assert list_specs(real) == usual == [spec for spec in grid if spec.budget == 1] and len(grid) == 2 * len(usual)
+    assert list_other_backbone(real) == []
     assert list_with_fewer_labels(real, SEVERITY) == {}
     left_out = find_left_out(real)
     assert list(left_out) == list(EXTRAS)

@@ -6,6 +6,7 @@ from lusbio.cohorts.table import (
     COLUMNS,
     NUMBER_COLUMNS,
     check_table,
+    find_determined_classes,
     is_inside,
     read_table,
     table_problems,
@@ -93,3 +94,13 @@ def test_nothing_is_written_of_a_wrong_table(tmp_path):
     with pytest.raises(CohortError, match="probe"):
         write_table(GOOD.assign(probe="?"), tmp_path / "cohort.csv")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_biomarker_that_is_a_class_under_another_name_is_found():
+    table = pd.DataFrame({"disease": ["healthy"] * 6 + ["COVID pneumonia"] * 6 + [None]})
+    table["same"] = [1.0] * 6 + [0.0] * 5 + [np.nan, 1.0]
+    table["often"] = [1.0] * 5 + [0.0] + [0.0] * 6 + [1.0]  # a healthy video without it is there
+    table["always_ill"] = [0.0] * 6 + [1.0] * 5 + [0.0, 0.0]  # so are ill ones without this
+    table["one_value"], table["rare"] = 1.0, [1.0] + [np.nan] * 5 + [0.0] * 7
+    found = find_determined_classes(table, ["same", "often", "always_ill", "one_value", "rare"], "disease")
+    assert found.to_numpy().tolist() == [["same", 0, "COVID pneumonia", 5], ["same", 1, "healthy", 6]]

@@ -30,7 +30,7 @@ def study(tmp_path_factory) -> Study:
 def test_a_run_leaves_weights_predictions_features_log_and_card(study):
     spec = study.specs(SEVERITY)[0]
     (run,) = study.train([spec], say=silent)
-    assert run.probabilities.shape == (40, 4) and run.features.shape == (40, 512)
+    assert run.probabilities.shape == (40, 4) and run.features.shape == (40, 8 * 16)
     np.testing.assert_allclose(run.probabilities.sum(1), 1, atol=1e-5)
     assert run.predictions["video_id"].tolist() == study.table["video_id"].tolist()
     assert (run.splits == study.splits(0)).all() and set(run.splits) == {"train", "val", "test"}

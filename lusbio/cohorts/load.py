@@ -20,10 +20,13 @@ from lusbio.vocabulary import BIOMARKER_GROUPS, TASKS, group_names
 SYNTHETIC = {"synthetic": "linear", "synthetic_convex": "convex"}
 """The cohorts that need no data, and their probe: linear as in the paper, convex as in public data."""
 
+FRESH, FRESH_OF, FRESH_SEED = "synthetic_fresh", "synthetic", 1000
+"""More patients like those of the default cohort, of another seed: nothing is learnt from them and nothing chosen."""
+
 LOADERS = {"covid_blues": load_covid_blues, "pocovid": load_pocovid}
 """Loaders of the public cohorts, which lie in ``data_folder()`` under their names."""
 
-PUBLISHED_NAMES = (*SYNTHETIC, *LOADERS)
+PUBLISHED_NAMES = (*SYNTHETIC, FRESH, *LOADERS)
 """Cohorts whose figures are committed; a folder of one's own never gets such a name."""
 
 TABLE_FILE = "cohort.csv"
@@ -33,7 +36,7 @@ def load_cohort(name_or_folder: str, profile: Profile, jobs: int = 1) -> Cohort:
     """A cohort by name or folder.
 
     Args:
-        name_or_folder: A key of ``SYNTHETIC`` (simulated when it is not there yet), ``"covid_blues"`` or
+        name_or_folder: A key of ``SYNTHETIC`` or ``FRESH`` (simulated when it is not there yet), ``"covid_blues"`` or
             ``"pocovid"`` (from ``data_folder()``), or a folder with a ``cohort.csv``.
         profile: Decides the size of the synthetic cohort.
         jobs: Videos that are simulated at a time.
@@ -41,10 +44,11 @@ def load_cohort(name_or_folder: str, profile: Profile, jobs: int = 1) -> Cohort:
     Raises:
         CohortError: If it is not there, or not usable; says what is wrong and how to get it.
     """
+    size, folder = (profile.video_size, profile.video_frames), build_folder("cohorts", name_or_folder, profile.name)
     if name_or_folder in SYNTHETIC:
-        folder, probe = build_folder("cohorts", name_or_folder, profile.name), SYNTHETIC[name_or_folder]
-        asked = (profile.patients, profile.video_size, profile.video_frames)
-        return simulate_cohort(folder, *asked, probe=probe, jobs=jobs)
+        return simulate_cohort(folder, profile.patients, *size, probe=SYNTHETIC[name_or_folder], jobs=jobs)
+    if name_or_folder == FRESH:
+        return replace(simulate_cohort(folder, profile.fresh_patients, *size, FRESH_SEED, jobs=jobs), name=FRESH)
     if name_or_folder in LOADERS:
         return LOADERS[name_or_folder](data_folder() / name_or_folder)
     folder = ROOT / Path(name_or_folder).expanduser()

@@ -22,6 +22,9 @@ SEVERITY_COLUMNS = ("lung_severity", "specialist_lung_severity")
 CLASSES = {name: task.classes for name, task in TASKS.items()} | {SEVERITY_COLUMNS[1]: TASKS["lung_severity"].classes}
 NUMBER_COLUMNS = ("fps", "depth_mm", "sf_value")
 LABEL_COLUMNS = ("lung_severity", "sf_ratio", "sf_value", "disease", "specialist_lung_severity")
+SEVERAL = 5
+"""Videos from which on a value that goes with one class only is no accident. (Engineering choice.)"""
+
 COLUMNS = (*TEXT_COLUMNS, "fps", "depth_mm", *LABEL_COLUMNS, *BIOMARKER_NAMES)
 """All columns of ``cohort.csv``, in order."""
 
@@ -234,3 +237,29 @@ def fingerprint(cohort: Cohort, content: dict[str, str]) -> str:
     rows = cohort.table.drop(columns="path").sort_values("video_id")
     values = rows.to_csv(index=False, float_format="%.9g", lineterminator="\n")
     return hashlib.sha256("".join([values, *map(content.get, rows["video_id"])]).encode()).hexdigest()[:16]
+
+
+def find_determined_classes(table: pd.DataFrame, biomarkers: Sequence[str], task: str) -> pd.DataFrame:
+    """Biomarkers whose labels are a class of a task under another name: whoever learns them learns the task.
+
+    That is so where, among the videos with both labels, a value of the biomarker (1 or 0) stands in all videos of a
+    class and in no other, and there are ``SEVERAL`` of both. A finding that is always severe is no such thing as long
+    as severe videos without it are there.
+
+    Args:
+        table: A cohort's table.
+        biomarkers: Names of those that a network learns.
+        task: A column with classes.
+
+    Returns:
+        One row per case: ``biomarker, value, class, videos`` (with that value).
+    """
+    found = []
+    for name in biomarkers:
+        counts = pd.crosstab(table[task].astype(str).where(table[task].notna()), table[name])
+        for value, of_value in counts.items():
+            (only, videos), others = (of_value.idxmax(), of_value.max()), counts.drop(columns=value)
+            in_no_other = of_value.sum() == videos and not others.loc[only].any()
+            if in_no_other and min(videos, others.to_numpy().sum()) >= SEVERAL:
+                found.append((name, value, only, int(videos)))
+    return pd.DataFrame(found, columns=["biomarker", "value", "class", "videos"])

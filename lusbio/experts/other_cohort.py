@@ -21,7 +21,7 @@ from lusbio.experts.rows import (
     fit_experts,
     name_decisions,
 )
-from lusbio.runs.predict import predict_cohort, read_predictions, write_predictions
+from lusbio.runs.predict import predict_each, read_predictions, write_predictions
 from lusbio.runs.spec import PreparedCohort, Run
 from lusbio.runs.study import Study
 from lusbio.statistics.bootstrap import HeldOut
@@ -58,8 +58,7 @@ def decide_other_cohort(home: Study, other: Study, mixed: Sequence[Run] = ()) ->
         mixed: From ``mixed_cohort.find_mixed_runs``. Their experts learn from patients of ``home`` as well.
     """
     networks, biomarkers = home.runs(SEVERITY), home.runs(BIOMARKER_TASK)
-    decided = [predict_cohort(run, other) for run in networks]
-    end_to_end = judge_other_cohort(decide_end_to_end(networks, home), decided, other)
+    end_to_end = _decide_end_to_end(networks, home, other)
     experts, chosen = _decide_with_experts(biomarkers, home, other)
     if mixed:
         experts += [replace(row, features=Kind.MIXED) for row in _decide_with_experts(mixed, home, other)[0]]
@@ -69,9 +68,31 @@ def decide_other_cohort(home: Study, other: Study, mixed: Sequence[Run] = ()) ->
     return OtherCohortResult(home, other, (*networks, *biomarkers, *mixed), rows, chosen)
 
 
+def decide_both_ways_elsewhere(task: str, home: Study, other: Study, budget: float = 1.0) -> list[Row]:
+    """The rows of ``table1.decide_both_ways`` with the videos of another cohort as what is tested.
+
+    Args:
+        task: A task that networks of ``home`` were trained for.
+        home: Where networks and experts learn and experts are chosen.
+        other: The other cohort, decoded at the same size. Its labels only judge.
+        budget: See ``RunSpec``, of both routes.
+    """
+    networks, biomarkers = (home.runs(name, budget=budget) for name in (task, BIOMARKER_TASK))
+    chosen = choose_by_validation(decide_with_experts(biomarkers, task, home))
+    away = map(fill_masked, predict_each(biomarkers, other, home.jobs))
+    named = zip(chosen.classifier.split(" / "), biomarkers, away, strict=True)
+    decided = [_let_decide(*one, task, home, other) for one in named]
+    return [_decide_end_to_end(networks, home, other), judge_other_cohort(chosen, decided, other)]
+
+
+def _decide_end_to_end(networks: Sequence[Run], home: Study, other: Study) -> Row:
+    decided = predict_each(networks, other, home.jobs)
+    return judge_other_cohort(decide_end_to_end(networks, home), decided, other)
+
+
 def judge_other_cohort(row: Row, decided: Sequence[np.ndarray], other: PreparedCohort) -> Row:
     """A row with decisions on another cohort, probabilities (V, K) of all its videos by run, as what is tested."""
-    labels = encode_task(other.table, SEVERITY)
+    labels = encode_task(other.table, row.task)
     known = np.flatnonzero(labels >= 0)
     groups = other.table["group_id"].to_numpy()[known]
     return replace(row, held_out=tuple(HeldOut(labels[known], p[known], groups, known) for p in decided))
@@ -82,21 +103,23 @@ def _decide_with_experts(runs: Sequence[Run], home: Study, other: Study) -> tupl
     import joblib
 
     experts = decide_with_experts(runs, SEVERITY, home)
-    away = [fill_masked(predict_cohort(run, other)) for run in runs]
+    away = map(fill_masked, predict_each(runs, other, home.jobs))
     decide, pairs = joblib.delayed(_let_decide), list(zip(runs, away, strict=True))
     parallel = joblib.Parallel(n_jobs=home.jobs, backend="loky", inner_max_num_threads=1)
-    found = parallel(decide(row.classifier, *pair, home, other) for row in experts for pair in pairs)
+    found = parallel(decide(row.classifier, *pair, SEVERITY, home, other) for row in experts for pair in pairs)
     decided = [found[k : k + len(runs)] for k in range(0, len(found), len(runs))]
     experts = [judge_other_cohort(row, by_run, other) for row, by_run in zip(experts, decided, strict=True)]
     chosen = choose_by_validation(experts)
     return [*experts, replace(chosen, classifier=CHOSEN)], chosen.classifier
 
 
-def _let_decide(name: str, run: Run, away: np.ndarray, home: PreparedCohort, other: PreparedCohort) -> np.ndarray:
+def _let_decide(
+    name: str, run: Run, away: np.ndarray, task: str, home: PreparedCohort, other: PreparedCohort
+) -> np.ndarray:
     """Fit an expert at home, as for Table 1, and let it decide elsewhere; kept in the run's folder."""
-    arrays = (expert_input(run), encode_task(home.table, SEVERITY), away)
-    path = name_decisions(f"elsewhere/{other.cohort.name}", name, run, SEVERITY, home, *arrays)
+    arrays = (expert_input(run), encode_task(home.table, task), away)
+    path = name_decisions(f"elsewhere/{other.cohort.name}", name, run, task, home, *arrays)
     if not path.exists():
-        (expert,) = fit_experts(run, SEVERITY, home, [name])
+        (expert,) = fit_experts(run, task, home, [name])
         write_predictions(expert.predict_probabilities(away), other.table["video_id"], path)
     return read_predictions(path)

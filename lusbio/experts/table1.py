@@ -1,10 +1,14 @@
 """All ways to decide that the paper compares: the rows of Table 1, of Table 6, and the two that everything turns on."""
 
+from functools import partial
+
+from lusbio.cohorts.load import FRESH, FRESH_OF
 from lusbio.experts.baselines import decide_baselines
 from lusbio.experts.inputs import crossfit_biomarkers
+from lusbio.experts.other_cohort import decide_both_ways_elsewhere
 from lusbio.experts.rows import Row, choose_by_validation, decide_end_to_end, decide_with_experts
 from lusbio.network import OTHER_BACKBONE, USUAL_BACKBONE
-from lusbio.runs.plan import list_other_backbone, list_pretrained
+from lusbio.runs.plan import HALF, list_other_backbone, list_pretrained
 from lusbio.runs.spec import find_runs
 from lusbio.runs.study import Study
 from lusbio.vocabulary import BIOMARKER_TASK, SEVERITY
@@ -35,10 +39,29 @@ def decide_all(study: Study) -> list[Row]:
     return rows + [row for task in study.tasks for row in decide_baselines(biomarkers, task, study)]
 
 
-def decide_both_ways(task: str, study: Study) -> list[Row]:
-    """The end-to-end network and the biomarker experts, of each run the expert that did best on validation videos."""
-    experts = choose_by_validation(decide_with_experts(study.runs(BIOMARKER_TASK), task, study))
-    return [decide_end_to_end(study.runs(task), study), experts]
+def decide_both_ways(task: str, study: Study, budget: float = 1.0) -> list[Row]:
+    """The end-to-end network and the biomarker experts, of each run the expert that did best on validation videos.
+
+    ``budget`` is that of both routes, see ``RunSpec``.
+    """
+    networks, biomarkers = (study.runs(name, budget=budget) for name in (task, BIOMARKER_TASK))
+    return [decide_end_to_end(networks, study), choose_by_validation(decide_with_experts(biomarkers, task, study))]
+
+
+def decide_for_verdict(study: Study) -> dict[float, list[Row]]:
+    """Both routes, task by task, with all and with half of the epochs, on the patients that the verdict is about.
+
+    Patients of the default cohort can be had without end, so there the verdict is about fresh ones, enough to tell;
+    elsewhere about the test patients.
+
+    Returns:
+        By share of the epochs, 1.0 first: of each task the end-to-end network and the chosen biomarker experts.
+    """
+    if study.cohort.name == FRESH_OF:
+        decide = partial(decide_both_ways_elsewhere, home=study, other=study.open_other(FRESH))
+    else:
+        decide = partial(decide_both_ways, study=study)
+    return {budget: [row for task in study.tasks for row in decide(task, budget=budget)] for budget in (1.0, HALF)}
 
 
 def decide_backbones(study: Study) -> dict[str, list[Row]]:
@@ -53,7 +76,7 @@ def decide_backbones(study: Study) -> dict[str, list[Row]]:
     other = list_other_backbone(study)
     kept = {(spec.task, spec.fold) for spec in other}
     tasks = list(dict.fromkeys(spec.task for spec in other))
-    usual = [spec for task in tasks for spec in study.specs(task) if (spec.task, spec.fold) in kept]
+    usual = [spec for task in tasks for spec in study.specs(task, seed=0) if (spec.task, spec.fold) in kept]
     found = {}
     for backbone, specs in ((USUAL_BACKBONE, usual), (OTHER_BACKBONE, other)):
         runs = {task: find_runs([spec for spec in specs if spec.task == task]) for task in tasks}

@@ -67,21 +67,22 @@ class ResNet18(nn.Module):
         in_channels: Channels of a frame; 1 for grey.
         n_outputs: Numbers per frame, e.g. 38 biomarkers.
         block: Makes a block; another network can put its own in.
+        width: Channels of the first stage, W below; 64 is He et al.'s, and what files of weights fit.
     """
 
-    n_features = 512
     memory_format = torch.channels_last
 
-    def __init__(self, in_channels: int = 1, n_outputs: int = 38, block: BlockMaker = BasicBlock):
+    def __init__(self, in_channels: int = 1, n_outputs: int = 38, block: BlockMaker = BasicBlock, width: int = 64):
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.n_features = 8 * width
+        self.conv1 = nn.Conv2d(in_channels, width, kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        self.layer1 = make_stage(block, 64, 64, stride=1)
-        self.layer2 = make_stage(block, 64, 128, stride=2)
-        self.layer3 = make_stage(block, 128, 256, stride=2)
-        self.layer4 = make_stage(block, 256, self.n_features, stride=2)
+        self.layer1 = make_stage(block, width, width, stride=1)
+        self.layer2 = make_stage(block, width, 2 * width, stride=2)
+        self.layer3 = make_stage(block, 2 * width, 4 * width, stride=2)
+        self.layer4 = make_stage(block, 4 * width, self.n_features, stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(self.n_features, n_outputs)
         for module in self.modules():
@@ -95,13 +96,13 @@ class ResNet18(nn.Module):
             frames: (B, in_channels, H, W), floating point.
 
         Returns:
-            (B, 512, H / 32, W / 32), rounded up, not negative.
+            (B, 8 W, H / 32, W / 32), rounded up, not negative.
         """
-        maps = self.maxpool(self.relu(self.bn1(self.conv1(frames))))  # (B, 64, H / 4, W / 4)
+        maps = self.maxpool(self.relu(self.bn1(self.conv1(frames))))  # (B, W, H / 4, W / 4)
         return self.layer4(self.layer3(self.layer2(self.layer1(maps))))
 
     def features(self, frames: torch.Tensor) -> torch.Tensor:
-        """One vector per frame: (B, in_channels, H, W) -> (B, 512), not negative."""
+        """One vector per frame: (B, in_channels, H, W) -> (B, 8 W), not negative."""
         return self.avgpool(self.feature_maps(frames)).flatten(1)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:

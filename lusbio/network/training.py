@@ -27,7 +27,7 @@ from lusbio.network.weights import load_weights, save_weights
 from lusbio.profiles import TrainingSettings
 
 RESUME_FILE = "resume.ckpt"
-BEST_FILE = "best.safetensors"
+KEPT_FILE = "kept.safetensors"
 PRECISIONS = ("bf16-mixed", "32-true")
 
 _EXPECTED_WARNINGS = (
@@ -208,20 +208,19 @@ def one_thread():
 def fit(
     module: VideoModule, data: ClipDataModule, folder: Path, *, device: torch.device, callbacks: Sequence[Callback] = ()
 ) -> dict[str, float]:
-    """Train to the last epoch, resuming where an interrupted call left off, and keep the best epoch.
+    """Train to the last epoch, resuming where an interrupted call left off, and keep the weights of one epoch.
 
     Args:
-        module: The network with its initial weights; afterwards it holds those of the epoch with
-            the best validation accuracy (the first one, among equals).
+        module: The network with its initial weights; afterwards it holds those that ``KeptEpoch`` kept.
         data: Training and validation clips.
         folder: Holds the checkpoints while training goes on.
         device: Where to compute.
         callbacks: What watches; their state travels in the checkpoint.
 
     Returns:
-        ``best_epoch`` (1-based) and its ``val_accuracy``.
+        ``kept_epoch`` (1-based) and its ``val_accuracy``.
     """
-    best = BestEpoch(folder / BEST_FILE)
+    kept = KeptEpoch(folder / KEPT_FILE, best=module.settings.schedule == "plateau")
     resume = folder / RESUME_FILE
     last = ModelCheckpoint(folder, resume.stem, enable_version_counter=False)  # overwritten after every epoch
     trainer = pl.Trainer(
@@ -229,7 +228,7 @@ def fit(
         devices=1,
         precision=choose_precision(device),
         max_epochs=module.settings.epochs,
-        callbacks=[*callbacks, best, last],
+        callbacks=[*callbacks, kept, last],
         logger=False,
         num_sanity_val_steps=0,
         enable_progress_bar=False,
@@ -239,44 +238,50 @@ def fit(
         for message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
         trainer.fit(module, data, ckpt_path=resume if resume.exists() else None, weights_only=True)
-    load_weights(module.network, folder / BEST_FILE)
-    return {"best_epoch": best.epoch, "val_accuracy": best.accuracy}
+    load_weights(module.network, folder / KEPT_FILE)
+    return {"kept_epoch": kept.epoch, "val_accuracy": kept.accuracy}
 
 
-class BestEpoch(Callback):
-    """Keeps the weights of the epoch with the best validation accuracy, the first one among equals.
+class KeptEpoch(Callback):
+    """Keeps the weights of the epoch with the best validation accuracy, the first one among equals, or of the last.
 
-    Which epoch that was travels in the checkpoint, so that an interrupted run remembers it wherever
-    its folder lies by then.
+    A one-cycle schedule makes its weights good at its end: those of an epoch on the way are half annealed,
+    and a lucky validation is no reason to take them. Which epoch was kept travels in the checkpoint, so that
+    an interrupted run remembers it wherever its folder lies by then.
 
     Args:
         path: The safetensors file to write.
+        best: The best epoch, as with the plateau schedule; else the last.
+
+    Source:
+        Gare et al. 2022, Section 3, for the best epoch; the last is an engineering choice.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, best: bool):
         self.path = path
+        self.best = best
         self.epoch = 0
         self.accuracy = -math.inf
 
     def state_dict(self) -> dict:
-        """The best epoch so far."""
+        """The epoch that is kept so far."""
         return {"epoch": self.epoch, "accuracy": self.accuracy}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Take up the best epoch of the interrupted run."""
+        """Take up what the interrupted run kept."""
         self.epoch, self.accuracy = state_dict["epoch"], state_dict["accuracy"]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the weights if they are better. Runs before the epoch's checkpoint is written."""
+        """Keep the weights, if they are better. Runs before the epoch's checkpoint is written."""
         accuracy = float(trainer.callback_metrics["val_accuracy"])
-        if accuracy > self.accuracy or not self.epoch:
+        if not self.best or accuracy > self.accuracy or not self.epoch:
             self.epoch, self.accuracy = trainer.current_epoch + 1, accuracy
             save_weights(pl_module.network, self.path)
 
 
 def remove_checkpoints(folder: Path) -> None:
     """Remove what is only needed to resume."""
-    for name in (RESUME_FILE, BEST_FILE):
+    for name in (RESUME_FILE, KEPT_FILE):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -109,6 +109,7 @@ class TSMResNet18(ResNet18):
             a linear layer is the same as with features).
         dropout: Probability that a feature is dropped in training.
         fraction: See ``shift_frames``.
+        width: Channels of the first stage, see ``ResNet18``; a feature vector has 8 times as many.
 
     Raises:
         ValueError: If ``pool`` is neither.
@@ -126,10 +127,11 @@ class TSMResNet18(ResNet18):
         pool: str = "max",
         dropout: float = 0.5,
         fraction: int = 8,
+        width: int = 64,
     ):
         if pool not in POOLS:
             raise ValueError(f"pool {pool!r} is not one of {', '.join(POOLS)}")
-        super().__init__(in_channels, n_outputs, partial(ShiftedBlock, n_frames=n_frames, fraction=fraction))
+        super().__init__(in_channels, n_outputs, partial(ShiftedBlock, n_frames=n_frames, fraction=fraction), width)
         self.n_frames = n_frames
         self.pool = pool
         self.dropout = nn.Dropout(dropout)
@@ -141,7 +143,7 @@ class TSMResNet18(ResNet18):
             clips: (B, T, in_channels, H, W), floating point, in [0, 1].
 
         Returns:
-            (B, 512), not negative.
+            (B, 8 * width), not negative.
 
         Raises:
             ValueError: If the clips have another number of frames than the network was made for.
@@ -149,12 +151,12 @@ class TSMResNet18(ResNet18):
         if clips.ndim != 5 or clips.shape[1] != self.n_frames:
             expected = f"(B, {self.n_frames}, {self.conv1.in_channels}, H, W)"
             raise ValueError(f"clips have shape {tuple(clips.shape)}, expected {expected}")
-        by_frame = super().features(clips.flatten(0, 1))  # (B * T, 512)
-        by_frame = by_frame.unflatten(0, (-1, self.n_frames))  # (B, T, 512)
+        by_frame = super().features(clips.flatten(0, 1))  # (B * T, 8 * width)
+        by_frame = by_frame.unflatten(0, (-1, self.n_frames))  # (B, T, 8 * width)
         return by_frame.amax(dim=1) if self.pool == "max" else by_frame.mean(dim=1)
 
     def features_and_logits(self, clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both from one pass: features (B, 512) and logits (B, K)."""
+        """Both from one pass: features (B, 8 * width) and logits (B, K)."""
         features = self.features(clips)
         return features, self.fc(self.dropout(features))
 

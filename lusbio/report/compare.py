@@ -8,14 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import linregress
+from scipy.stats import norm
 
+from lusbio.cohorts.table import find_determined_classes
 from lusbio.experts.rows import NETWORK, Row, choose_by_validation
 from lusbio.files import Table, read_words
 from lusbio.report.cells import format_value, show_intervals, subtract_cells
 from lusbio.report.tables import runs_of
-from lusbio.statistics.bootstrap import estimate, holm
-from lusbio.vocabulary import Kind, title_of
+from lusbio.runs.study import Study
+from lusbio.statistics.bootstrap import COVERAGE, draw_means, estimate, holm, paired_difference, percentile_interval
+from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, Kind, title_of
 
 MARGIN = 2.5
 """Points of AUC by which experts may be worse and still count as matching. (Engineering choice: the SD over
@@ -24,9 +26,8 @@ runs that the paper reports for its three end-to-end networks is 2.4 on average.
 SIGNIFICANT = 0.05
 """Holm-corrected p-value below which a difference counts."""
 
-FLAT = 2.0
-"""Points of validation accuracy that a curve may gain in its last third and still count as flat.
-(Engineering choice.)"""
+DECIDED = ("beats", "matches", "worse", "undecided")
+"""The verdicts that are given where one can be given."""
 
 VERDICTS = read_words("verdicts.toml")
 """What is said of the experts on biomarkers, and what it means."""
@@ -63,62 +64,85 @@ def compare_routes(rows: Sequence[Row], draws: int) -> Table:
     return Table(cells, show_intervals(shown), runs=runs_of(rows))
 
 
-def judge_learning(logs: pd.DataFrame) -> pd.DataFrame:
-    """Whether networks had learnt what they could when their training ended.
-
-    A straight line is laid through the validation accuracies of the last third of the epochs of all runs of
-    a task. The curve still rises if that line gains ``FLAT`` points or more over the third, and more than
-    its standard error. A training of fewer than six epochs shows no curve and counts as not flat. A flat
-    curve does not say that anything was learnt.
+def compare_budgets(rows: dict[float, Sequence[Row]], draws: int) -> pd.DataFrame:
+    """Whether the difference between the routes is still moving with the number of epochs.
 
     Args:
-        logs: From ``tables.read_logs``.
+        rows: By share of the epochs, all of them first: of each task the end-to-end network and the chosen experts.
+        draws: Draws of patients and runs; the same for all four rows of a task.
 
     Returns:
-        One row per task: ``task, epochs, gain`` (points over the last third, NaN without a curve),
-        ``gain_error`` (its standard error), ``flat``.
+        One row per task: ``task``; ``before`` (experts minus end-to-end with fewer epochs), ``change`` (by how much all
+        epochs move it), ``change_low, change_high``, in points of AUC; ``holds``: the interval of the change lies
+        within ``MARGIN`` on both sides.
     """
-    rows = []
-    for task, log in logs.groupby("task", sort=False):
-        epochs, gain, error = int(log["epoch"].max()), np.nan, np.nan
-        if epochs >= 6:
-            last = log[log["epoch"] > epochs - epochs // 3]
-            line = linregress(last["epoch"], 100 * last["val_accuracy"])
-            gain, error = line.slope * (epochs // 3), line.stderr * (epochs // 3)
-        flat = bool(gain < FLAT or gain < error)
-        rows.append({"task": task, "epochs": epochs, "gain": gain, "gain_error": error, "flat": flat})
-    return pd.DataFrame(rows, columns=["task", "epochs", "gain", "gain_error", "flat"])
+    whole, fewer = rows.values()
+    lines = []
+    for k in range(0, len(whole), 2):
+        values, drawn = zip(*(_subtract(pair[k : k + 2], draws) for pair in (whole, fewer)), strict=True)
+        low, high = percentile_interval(drawn[0] - drawn[1])
+        lines.append((whole[k].task, values[1], values[0] - values[1], low, high, max(-low, high) < MARGIN))
+    return pd.DataFrame(lines, columns=["task", "before", "change", "change_low", "change_high", "holds"])
 
 
-def give_verdicts(comparison: Table, learning: pd.DataFrame, rows: Sequence[Row], draws: int) -> Table:
+def _subtract(pair: Sequence[Row], draws: int) -> tuple[float, np.ndarray]:
+    """Experts minus end-to-end in points of AUC: as it is, and in every draw (D,)."""
+    network, experts = pair
+    value = paired_difference(experts.held_out, network.held_out, 1)["auc"].value
+    drawn = [draw_means(row.held_out, draws)["auc"] for row in (experts, network)]
+    return 100 * value, 100 * (drawn[0] - drawn[1])
+
+
+def give_verdicts(comparison: Table, budgets: pd.DataFrame, rows: Sequence[Row], study: Study) -> Table:
     """The sentence of the paper, "biomarker experts match or beat end-to-end", task by task, whichever way it goes.
 
+    There is none where labels of a biomarker give a class of the task away, so that the biomarker network was
+    trained on the task, nor where the end-to-end network is not above chance on its own validation patients.
+
     Args:
-        comparison: From ``compare_routes``.
-        learning: From ``judge_learning``, of the end-to-end networks.
-        rows: Those of Table 1: whether the end-to-end networks among them learnt anything is said as well.
-        draws: Draws of patients behind that.
+        comparison: From ``compare_routes``, of ``rows``.
+        budgets: From ``compare_budgets``.
+        rows: Of each task the end-to-end network and the chosen experts.
+        study: Whose labels the networks learnt from.
 
     Returns:
-        ``task, title, verdict`` (a key of ``VERDICTS``) and ``sentence``.
+        ``task, title, verdict`` (a key of ``VERDICTS``), ``power`` (percent: the chance to find "matches" if both were
+        equal) and ``sentence``.
     """
-    networks = [row for row in rows if (row.features, row.classifier) == (Kind.END_TO_END, NETWORK)]
-    by_chance = [row.task for row in networks if estimate(row.validated, draws)["auc"].low <= 0.5]
-    flat = learning.set_index("task")["flat"]
+    networks = [row for row in rows if row.classifier == NETWORK]
+    by_chance = {row.task for row in networks if estimate(row.validated, study.draws)["auc"].low <= 0.5}
+    masked = [set(run.info["masked"]) for row in rows for run in row.runs if run.spec.task == BIOMARKER_TASK]
+    learnt = sorted(set(BIOMARKER_NAMES) - set.intersection(*masked))
     lines = []
-    for row in comparison.cells.itertuples():
-        verdict = _verdict(row) if flat.get(row.task, False) else "undertrained"
-        difference = format_value(row.difference, row.ci_low, row.ci_high, sign="+")
-        sentence = (
-            f"{title_of(row.task)}: experts on biomarkers reach an AUC of {row.biomarkers:.1f}, the end-to-end network "
-            f"{row.end_to_end:.1f}; difference {difference}, Holm-corrected p {row.p_holm:.2f}. "
-            f"{verdict.capitalize()}: {VERDICTS[verdict].format(margin=MARGIN, significant=SIGNIFICANT)}."
-        )
-        if row.task in by_chance:
-            sentence += " The end-to-end network is not above chance on its own validation patients."
-        lines.append((row.task, title_of(row.task), verdict, sentence))
-    cells = pd.DataFrame(lines, columns=["task", "title", "verdict", "sentence"])
-    return Table(cells, cells[["title", "verdict", "sentence"]], runs=comparison.runs)
+    for row, budget in zip(comparison.cells.itertuples(), budgets.itertuples(), strict=True):
+        leaks = find_determined_classes(study.table, learnt, row.task)
+        verdict = "leak" if len(leaks) else "chance" if row.task in by_chance else _verdict(row)
+        words = VERDICTS[verdict].format(margin=MARGIN, significant=SIGNIFICANT)
+        beyond = norm.ppf(0.5 + COVERAGE / 2)  # half the width of an interval in standard errors
+        error = max(row.ci_high - row.ci_low, 1e-6) / (2 * beyond)
+        power = 100 * norm.cdf(MARGIN / error - beyond)
+        sentence = f"{describe_difference(row)} {verdict.capitalize()}: {words}."
+        if verdict in DECIDED:
+            sentence += f" {describe_budget(budget)} Were both equal, the chance of *matches* would be {power:.0f} %."
+        lines.append((row.task, title_of(row.task), verdict, power, sentence))
+    cells = pd.DataFrame(lines, columns=["task", "title", "verdict", "power", "sentence"])
+    return Table(cells, cells[["title", "verdict", "sentence"]], origin=comparison.origin, runs=comparison.runs)
+
+
+def describe_difference(row: NamedTuple) -> str:
+    """A line of ``compare_routes`` as a sentence."""
+    difference = format_value(row.difference, row.ci_low, row.ci_high, sign="+")
+    return (
+        f"{title_of(row.task)}: experts on biomarkers reach an AUC of {row.biomarkers:.1f}, the end-to-end network "
+        f"{row.end_to_end:.1f}; difference {difference}, Holm-corrected p {row.p_holm:.2f}."
+    )
+
+
+def describe_budget(row: NamedTuple) -> str:
+    """A line of ``compare_budgets`` as a sentence."""
+    change = format_value(row.change, row.change_low, row.change_high, sign="+")
+    said = "this holds when the budget doubles" if row.holds else "the gap still moves with the budget"
+    return f"At this budget; with half of the epochs the difference was {row.before:+.1f}, the change {change}: {said}."
 
 
 def _verdict(row: NamedTuple) -> str:

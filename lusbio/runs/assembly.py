@@ -1,8 +1,6 @@
 # This file decides the numbers of trainings: see DECIDING in lusbio/runs/spec.py. A change makes them anew.
 """What a ``RunSpec`` is trained with: its network, its labels, its clips. All of it decides numbers."""
 
-from functools import partial
-
 import numpy as np
 import torch
 from torch import nn
@@ -13,6 +11,7 @@ from lusbio.network import OTHER_BACKBONE, USUAL_BACKBONE, clips, training
 from lusbio.network.i3d import I3DResNet50
 from lusbio.network.tsm import TSMResNet18
 from lusbio.network.weights import load_initial_weights, read_weights
+from lusbio.profiles import TrainingSettings
 from lusbio.runs.spec import Own, PreparedCohort, RunSpec, is_finished, runs_folder
 from lusbio.vocabulary import BIOMARKER_TASK
 
@@ -20,15 +19,18 @@ BACKBONES = {USUAL_BACKBONE: TSMResNet18, OTHER_BACKBONE: I3DResNet50}
 """The networks by the name that a ``RunSpec`` calls them."""
 
 
-def make_network(backbone: str, n_outputs: int, frames: int) -> nn.Module:
+def make_network(backbone: str, n_outputs: int, settings: TrainingSettings) -> nn.Module:
     """A network with random weights, from float clips (B, T, 1, H, W) in [0, 1] to logits (B, K).
+
+    Of the settings, ``frames`` and ``width`` count.
 
     Raises:
         ValueError: If there is no such backbone.
     """
     if backbone not in BACKBONES:
         raise ValueError(f"backbone {backbone!r} is not one of {', '.join(BACKBONES)}")
-    return BACKBONES[backbone](n_outputs, frames)
+    size = {"width": settings.width} if backbone == USUAL_BACKBONE else {}
+    return BACKBONES[backbone](n_outputs, settings.frames, **size)
 
 
 def choose_rows(spec: RunSpec, prepared: PreparedCohort) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
@@ -60,25 +62,25 @@ def assemble(
         LusbioError: If the initial weights are not there.
     """
     settings = spec.training
-    torch.manual_seed(spec.seed)
-    make = own.network or partial(make_network, spec.backbone)
-    network = make(len(spec.outputs), settings.frames)
+    torch.manual_seed(spec.entropy)
+    outputs = len(spec.outputs)
+    network = own.network(outputs, settings.frames) if own.network else make_network(spec.backbone, outputs, settings)
     origin = _start(network, spec)
     data = clips.ClipDataModule(
         clips.ClipDataset(prepared.videos, torch.from_numpy(targets), settings.frames),
-        repeat_rare(prepared.table, rows["train"], spec.task, spec.seed),
+        repeat_rare(prepared.table, rows["train"], spec.task, spec.entropy),
         rows["val"],
         clips_per_epoch=settings.clips_per_epoch or _clips_of_all_labels(spec, prepared),
         batch_size=settings.batch_size,
         validation_clips=settings.validation_clips,
-        seed=spec.seed,
+        seed=spec.entropy,
     )
     module = training.VideoModule(
         network,
         multilabel=spec.task == BIOMARKER_TASK,
         settings=settings,
         steps_per_epoch=len(data.train_dataloader()),
-        seed=spec.seed,
+        seed=spec.entropy,
         loss=own.loss,
         augment=own.augment,
     )
@@ -109,4 +111,4 @@ def _start(network: nn.Module, spec: RunSpec) -> str:
 def _clips_of_all_labels(spec: RunSpec, prepared: PreparedCohort) -> int:
     """Length of an epoch in clips: with fewer labels, as many steps as with all."""
     rows = select_rows(prepared.table, prepared.splits(spec.fold), spec.task)[0]["train"]
-    return len(repeat_rare(prepared.table, rows, spec.task, spec.seed))
+    return len(repeat_rare(prepared.table, rows, spec.task, spec.entropy))

@@ -100,7 +100,7 @@ def _with_runs(described: dict, timing: dict, runs: Sequence[Run]) -> tuple[dict
     }
     united = {name: sorted(values | set(described.get(name, ()))) for name, values in seen.items()}
     weights = {run.spec.backbone: run.spec.initial_weights for run in runs if not run.spec.starts_from}
-    facts = {run.folder.name: {k: run.info[k] for k in ("best_epoch", "trained_on", "masked")} for run in runs}
+    facts = {run.folder.name: {k: run.info[k] for k in ("kept_epoch", "trained_on", "masked")} for run in runs}
     united["initial_weights"] = weights | described.get("initial_weights", {})
     united["runs"] = described.get("runs", {}) | facts
     minutes = {run["run"]: run for run in timing.get("runs", [])}

@@ -52,7 +52,7 @@ def load_network(model: Model):
 
     if "network-" in model.spec.own:
         raise LusbioError(f"{model.folder}: its network is somebody's own, which only they can make")
-    network = make_network(model.spec.backbone, len(model.spec.outputs), model.settings.frames)
+    network = make_network(model.spec.backbone, len(model.spec.outputs), model.settings)
     load_weights(network, model.folder / WEIGHTS_FILE)
     return network.eval()
 
@@ -126,6 +126,14 @@ def predict_cohort(run: Run, other: PreparedCohort, n_clips: int = CLIPS) -> np.
         with one_thread():
             write_predictions(predict_videos(other.videos, Model.of_run(run), n_clips), other.table["video_id"], path)
     return read_predictions(path)
+
+
+def predict_each(runs: Sequence[Run], other: PreparedCohort, jobs: int) -> list[np.ndarray]:
+    """``predict_cohort`` of several runs, ``jobs`` at a time."""
+    import joblib
+
+    predict = joblib.delayed(predict_cohort)
+    return joblib.Parallel(n_jobs=jobs, backend="loky", inner_max_num_threads=1)(predict(run, other) for run in runs)
 
 
 def write_predictions(probabilities: np.ndarray, video_ids: pd.Series, path: Path) -> None:

@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,8 @@ class RunSpec:
             ``run_id`` of a run whose network it starts from.
         backbone: ``USUAL_BACKBONE`` or ``OTHER_BACKBONE``.
         label_fraction: Share of the training patients whose labels are used.
-        seed: Seed of initial weights, order, clips, augmentation and dropout.
+        budget: Share of the profile's epochs that the training has, with a whole schedule.
+        seed: With the fold, what initial weights, order, clips, augmentation and dropout follow from.
         own: The ``name`` of an ``Own``.
     """
 
@@ -113,6 +115,7 @@ class RunSpec:
     initial_weights: str = "scratch"
     backbone: str = USUAL_BACKBONE
     label_fraction: float = 1.0
+    budget: float = 1.0
     seed: int = 0
     own: str = ""
 
@@ -126,6 +129,11 @@ class RunSpec:
         """The spec that ``run.json`` or a model's card holds."""
         training, outputs = TrainingSettings(**content["training"]), tuple(content["outputs"])
         return cls(**content | {"training": training, "outputs": outputs})
+
+    @property
+    def entropy(self) -> int:
+        """The number that everything random starts from: no two folds, and no two seeds, have it in common."""
+        return int(np.random.SeedSequence([self.seed, self.fold]).generate_state(1)[0])
 
     @property
     def starts_from(self) -> str | None:
@@ -144,6 +152,8 @@ class RunSpec:
             return "biomarker network, pretrained" if of_biomarkers else "pretrained on biomarkers"
         if self.label_fraction < 1:
             return f"{100 * self.label_fraction:g} % of the labels"
+        if self.budget < 1:
+            return f"{100 * self.budget:g} % of the epochs"
         return "biomarker network" if of_biomarkers else "end-to-end"
 
     @property
@@ -182,15 +192,19 @@ class PreparedCohort:
         return assign_splits(self.table, self.folds, fold, self.protocol)
 
     def specs(self, task: str, **changes) -> list[RunSpec]:
-        """One spec per run fold of the protocol, for ``"biomarkers"``, a key of ``TASKS`` or a task that was added.
+        """One spec per seed of the profile and run fold, of ``"biomarkers"``, a key of ``TASKS`` or one's own task.
 
         Args:
             task: What the network is trained for.
-            **changes: Other fields of ``RunSpec``, e.g. ``seed=1``.
+            **changes: Other fields of ``RunSpec``, e.g. ``seed=1`` (then there is one per fold) or ``budget=0.5``.
         """
         outputs = BIOMARKER_NAMES if task == BIOMARKER_TASK else classes_of(self.table, task)
-        known = (self.profile.name, self.profile.training, self.cohort.name, self.data_of(task), self.protocol, outputs)
-        return [replace(RunSpec(task, fold, *known), **changes) for fold in run_folds(self.protocol)]
+        training = changes.pop("training", self.profile.training)
+        training = replace(training, epochs=ceil(training.epochs * changes.get("budget", 1)))
+        known = (self.profile.name, training, self.cohort.name, self.data_of(task), self.protocol, outputs)
+        seeds = [changes.pop("seed")] if "seed" in changes else range(self.profile.seeds)
+        folds = run_folds(self.protocol)
+        return [RunSpec(task, fold, *known, seed=seed, **changes) for seed in seeds for fold in folds]
 
     def with_task(self, name: str, classes: Sequence[str], values: pd.Series) -> "PreparedCohort":
         """The cohort with one more task; its finished runs stay valid.
