@@ -162,16 +162,15 @@ def test_slipped_cells_are_put_back(tmp_path):
     row = rows_of(load_pocovid(write_cohort(tmp_path))).loc["Reg_slipped"]
     assert row["fps"] == 15 and row["patient_id"] == "99-pped"
     assert row[group_names("B-lines")[0]] == 0 and np.isnan(row[group_names("A-lines")[0]])
-    assert row[group_names("effusion")[0]] == 1
 
 
-def findings(**ones: str) -> dict[str, str]:
-    return {"Healthy": "0"} | dict.fromkeys(FINDINGS, "0") | {key.replace("_", " "): "1" for key in ones}
+def findings() -> dict[str, str]:
+    return dict.fromkeys(FINDINGS, "0")
 
 
 def test_a_finding_that_was_not_mentioned_decides_nothing():
     assert known(biomarkers_of(findings())) == {}
-    assert known(biomarkers_of(dict.fromkeys([*FINDINGS, "Healthy"], ""))) == {}
+    assert known(biomarkers_of(dict.fromkeys(FINDINGS, ""))) == {}
 
 
 @pytest.mark.parametrize("finding", FINDINGS)
@@ -180,14 +179,12 @@ def test_a_finding_rules_out_none_and_nothing_else(finding):
     assert known(bits) == {group_names(FINDINGS[finding])[0]: 0}
 
 
-def test_healthy_rules_out_effusion_and_consolidation_unless_they_were_seen():
-    bits = known(biomarkers_of(findings() | {"Healthy": "1"}))
-    for group in ("effusion", "consolidation"):
-        assert [bits.pop(name) for name in group_names(group)] == [1] + [0] * (len(group_names(group)) - 1)
-    assert bits == {}
-    seen = known(biomarkers_of(findings() | {"Healthy": "1", "Consolidations": "1"}))
-    assert [seen.get(name) for name in group_names("consolidation")] == [0, None, None, None, None]
-    assert seen[group_names("effusion")[0]] == 1
+def test_that_a_lung_is_healthy_decides_nothing_for_it_is_the_diagnosis(tmp_path):
+    rows = [made_up_row(f"Reg_{k}", Label="Regular", Healthy="1") for k in range(3)]
+    rows += [made_up_row(f"Cov_{k}", Effusion="1", Consolidations="1") for k in range(3)]
+    table = load_pocovid(write_cohort(tmp_path, rows)).table
+    assert table[list(BIOMARKER_NAMES)].max(axis=None) == 0
+    assert table.loc[table["disease"] == "healthy", list(BIOMARKER_NAMES)].isna().all(axis=None)
 
 
 def group_rows(*rows: tuple[str, str, str, str]) -> list[str]:
@@ -318,4 +315,4 @@ def test_the_part_on_this_machine_is_counted():
     present = sum(path.is_file() for path in (data_folder() / "pocovid/pocus_videos").rglob("*"))
     assert cohort.notes[0] == f"{present} of 131 videos present"
     bits = cohort.table[list(BIOMARKER_NAMES)]
-    assert (bits.isin([0, 1]) | bits.isna()).all(axis=None)
+    assert ((bits == 0) | bits.isna()).all(axis=None) and (bits == 0).any(axis=None)

@@ -4,6 +4,10 @@ Its patient ids are not reliable, so videos are grouped by everything that may t
 (``conservative_groups``), and diagnosis is confounded with source: a model that recognises the
 scanner scores well. Numbers on this cohort are a stress test, not a clinical result.
 
+Its metadata name findings that were seen and none that was looked for and not there, so every biomarker that is known
+has one value only and none can be learnt. (That a lung is called healthy is the diagnosis; labels made of it would let
+a biomarker network learn the answer.)
+
 Two people rated some of its videos without knowing of each other: its severities (Gare et al. 2022) and COVIDx-US'
 scores (Ebadi et al. 2021) use the same grades, 0 to 3, and 32 videos stand in both collections under different names;
 ``registry/two_raters.csv`` says which. The scores themselves are read from the data folder.
@@ -40,12 +44,9 @@ FINDINGS = {"A-lines": "A-lines", "B-lines": "B-lines", "Effusion": "effusion"}
 FINDINGS |= dict.fromkeys(("Consolidations", "Air bronchogram"), "consolidation")
 """Biomarker group whose "none" a finding rules out. Pleural irregularity decides no biomarker."""
 
-EXCLUDED_WHEN_HEALTHY = ("effusion", "consolidation")
-"""Groups that are known to be absent where ``Healthy`` is 1 and their finding is not."""
-
 COLUMNS = (
     *("Filename", "URL (Video Name)", "Label", "Lung Severity Score", "License", "Type", "Probe"),
-    *("Source ID", "Title", "Framerate", "Resolution", "Patient ID / Name", "Healthy", "Other", *FINDINGS),
+    *("Source ID", "Title", "Framerate", "Resolution", "Patient ID / Name", "Other", *FINDINGS),
 )
 """Columns of the metadata that are used."""
 
@@ -170,7 +171,7 @@ def _check_rows(present: pd.DataFrame, path: Path) -> None:
     names, flags = present["Filename"], {"", "0", "1"}
     owners = "video " + names.map(repr)
     expected = {"Label": DISEASES, "Lung Severity Score": {"", *TASKS["lung_severity"].classes}, "Probe": PROBES}
-    expected |= dict.fromkeys(["Healthy", *FINDINGS], flags) | {"Source ID": {*present["Source ID"]} - {""}}
+    expected |= dict.fromkeys(FINDINGS, flags) | {"Source ID": {*present["Source ID"]} - {""}}
     problems = []
     for column, values in expected.items():
         cells = present[column].str.lower()
@@ -205,24 +206,18 @@ def biomarkers_of(findings: dict[str, str]) -> dict[str, float]:
     """What the flags of the metadata decide of the 38 biomarkers.
 
     A finding that is 1 says that its group's "none" is 0. A finding that is 0 was not mentioned,
-    which decides nothing, except that effusion and consolidation are absent where ``Healthy`` is 1.
+    which decides nothing.
 
     Args:
-        findings: ``"1"``, ``"0"`` or ``""`` by column of the metadata: ``FINDINGS`` and ``Healthy``.
+        findings: ``"1"``, ``"0"`` or ``""`` by column of the metadata, all of ``FINDINGS``.
 
     Returns:
-        1 (present), 0 (absent) or NaN (unknown) by biomarker name, all 38.
+        0 (absent) or NaN (unknown) by biomarker name, all 38.
 
     Source: engineering choice.
     """
-    bits = dict.fromkeys(BIOMARKER_NAMES, np.nan)
-    seen = {group for finding, group in FINDINGS.items() if findings[finding] == "1"}
-    bits |= {group_names(group)[0]: 0.0 for group in seen}
-    if findings["Healthy"] == "1":
-        for group in set(EXCLUDED_WHEN_HEALTHY) - seen:  # a finding that was seen outweighs the flag
-            none, *options = group_names(group)
-            bits |= {none: 1.0} | dict.fromkeys(options, 0.0)
-    return bits
+    seen = {group_names(group)[0] for finding, group in FINDINGS.items() if findings[finding] == "1"}
+    return dict.fromkeys(BIOMARKER_NAMES, np.nan) | dict.fromkeys(seen, 0.0)
 
 
 def find_sources(groups: np.ndarray) -> np.ndarray:
@@ -258,6 +253,7 @@ def _notes(paths: Collection[str], present: pd.DataFrame, n_barred: int) -> tupl
         *(note for note, holds in said.items() if holds),
         "published patient ids are not reliable: split and resample by group_id",
         "three of the seven diseases occur, and diagnosis is confounded with source",
+        "findings are noted where they were seen, never as absent: no biomarker can be learnt from them",
     )
 
 
