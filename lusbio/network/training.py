@@ -311,5 +311,7 @@ def predict(module: VideoModule, loader: DataLoader, *, device: torch.device) ->
 
 
 def describe_device(device: torch.device) -> str:
-    """The device in words, for reports, e.g. ``"NVIDIA H200"`` or ``"CPU, 2 cores"``."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {os.cpu_count()} cores"
+    """The device in words, for reports, e.g. ``"NVIDIA H200"`` or ``"CPU, 2 cores, AVX512"``."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"

@@ -70,7 +70,7 @@ def assemble(
         clips.ClipDataset(prepared.videos, torch.from_numpy(targets), settings.frames),
         repeat_rare(prepared.table, rows["train"], spec.task, spec.entropy),
         rows["val"],
-        clips_per_epoch=settings.clips_per_epoch or _clips_of_all_labels(spec, prepared),
+        clips_per_epoch=count_clips(spec, prepared),
         batch_size=settings.batch_size,
         validation_clips=settings.validation_clips,
         seed=spec.entropy,
@@ -108,7 +108,9 @@ def _start(network: nn.Module, spec: RunSpec) -> str:
     return f"from the network of {spec.starts_from}"
 
 
-def _clips_of_all_labels(spec: RunSpec, prepared: PreparedCohort) -> int:
+def count_clips(spec: RunSpec, prepared: PreparedCohort) -> int:
     """Length of an epoch in clips: with fewer labels, as many steps as with all."""
+    if spec.training.clips_per_epoch:
+        return spec.training.clips_per_epoch
     rows = select_rows(prepared.table, prepared.splits(spec.fold), spec.task)[0]["train"]
     return len(repeat_rare(prepared.table, rows, spec.task, spec.entropy))

@@ -8,7 +8,7 @@ import pandas as pd
 
 from lusbio.cohorts.splits import run_folds
 from lusbio.cohorts.targets import keep_fraction, select_rows
-from lusbio.errors import LeakageError, LusbioError
+from lusbio.errors import LeakageError, LusbioError, NothingToDo
 from lusbio.network import OTHER_BACKBONE
 from lusbio.runs.spec import PreparedCohort, RunSpec
 from lusbio.vocabulary import BIOMARKER_TASK, SEVERITY, TASKS
@@ -34,15 +34,15 @@ def find_left_out(prepared: PreparedCohort) -> dict[str, str]:
 
     Simulated patients have labels of all biomarkers and of every task, so any profile asks them. Real ones have labels
     of few findings, and their trainings take time that goes to questions about them; of these patients only
-    ``COMPLETE_PROFILE`` asks everything. (Engineering choice.)
+    ``COMPLETE_PROFILE`` asks everything. (Engineering choice.) Whose labels teach no biomarker is asked none of them.
     """
-    if prepared.cohort.simulated or prepared.profile.name == COMPLETE_PROFILE:
+    why = "It is a question about the method, which simulated patients answer; "
+    why += f"with `PROFILE={COMPLETE_PROFILE}` these patients are asked too."
+    if BIOMARKER_TASK not in find_tasks(prepared)[0]:
+        why = "It is about biomarkers, and the labels of these patients teach none."
+    elif prepared.cohort.simulated or prepared.profile.name == COMPLETE_PROFILE:
         return {}
-    return {
-        name: f"Left out here: {what}. It is a question about the method, which simulated patients answer; "
-        f"with `PROFILE={COMPLETE_PROFILE}` these patients are asked too."
-        for name, what in EXTRAS.items()
-    }
+    return {name: f"Left out here: {what}. {why}" for name, what in EXTRAS.items()}
 
 
 def find_tasks(prepared: PreparedCohort) -> tuple[list[str], dict[str, str]]:
@@ -78,12 +78,12 @@ def list_specs(prepared: PreparedCohort) -> list[RunSpec]:
     """The runs of Table 1: the biomarker network, one network per task, and those pretrained on biomarkers.
 
     What the cohort has too few labels for is left out; where that is biomarkers or all tasks, there is nothing to
-    compare, and a ``LusbioError`` names the reasons.
+    compare: ``NothingToDo`` names the reasons, and the notebook ends.
     """
     learnable, reasons = find_tasks(prepared)
     if BIOMARKER_TASK not in learnable or len(learnable) < 2:
         name, listed = prepared.cohort.name, "; ".join(f"{task}: {reason}" for task, reason in reasons.items())
-        raise LusbioError(f"cohort {name!r}: the paper needs labels of some biomarkers and of one task. {listed}")
+        raise NothingToDo(f"cohort {name!r}: the paper needs labels of some biomarkers and of one task. {listed}")
     return [spec for task in learnable for spec in prepared.specs(task)] + list_pretrained(prepared, learnable)
 
 

@@ -98,7 +98,11 @@ class Study(PreparedCohort):
         return execute_many(specs, self, self.jobs, say, own)
 
     def runs(self, task: str, **changes) -> list[Run]:
-        """The finished runs of a task, one per fold; a ``LusbioError`` names those that are missing."""
+        """The finished runs of a task, one per fold; a ``LusbioError`` names those that are missing.
+
+        Where the task cannot be learnt the notebook ends.
+        """
+        self.check_learnable(task)
         return find_runs(self.specs(task, **changes))
 
     # --- results ---
@@ -152,6 +156,11 @@ class Study(PreparedCohort):
         self.remove(*names)
         raise NothingToDo(reason)
 
+    def check_learnable(self, task: str, *names: str) -> None:
+        """End the notebook, as with ``end_here``, where the cohort has too few labels of a task to learn it."""
+        if reason := self.unlearnable.get(task):
+            self.end_here(f"Nothing to do: cohort {self.cohort.name!r} cannot teach {task}: {reason}", *names)
+
     def open_other(self, cohort: str, *names: str) -> "Study":
         """Another cohort at the size of this one; where it is not there, the notebook ends, as with ``end_here``."""
         try:
@@ -195,7 +204,7 @@ def find_or_train(cohort: str, profile: str, jobs: int = 1, say: Say = print) ->
 
     Raises:
         CohortError: If the cohort is not there or not usable.
-        LusbioError: If nothing can be learnt from it.
+        NothingToDo: If no biomarker can be learnt from it.
     """
     candidates = _finished_runs(cohort, find_profile(profile).name)
     study = open_study(profile, cohort, jobs) if candidates else None
@@ -203,11 +212,12 @@ def find_or_train(cohort: str, profile: str, jobs: int = 1, say: Say = print) ->
         if (run.spec.data, run.spec.protocol) == (study.data, study.protocol):
             say(f"the network is that of run {run.folder.name}, profile {profile}")
             return study, run
+    study = as_study(prepare_cohort(load_cohort(cohort, TINY, jobs), TINY, jobs), jobs)
+    study.check_learnable(BIOMARKER_TASK)
     say(
         f"There is no finished biomarker run of profile {profile} for this cohort. A tiny network stands in, "
         "trained within about a minute; it has seen too little to be trusted. `make paper` trains real ones."
     )
-    study = as_study(prepare_cohort(load_cohort(cohort, TINY, jobs), TINY, jobs), jobs)
     (run,) = study.train(study.specs(BIOMARKER_TASK, initial_weights="scratch")[:1], say=say)
     return study, run
 

@@ -20,7 +20,6 @@ import pandas as pd
 
 from lusbio.errors import LusbioError
 from lusbio.files import atomic_path, write_csv, write_json
-from lusbio.network import USUAL_BACKBONE
 from lusbio.runs.spec import Own, PreparedCohort, Run, RunSpec, Say, find_runs, is_finished, runs_folder, training_code
 
 
@@ -47,9 +46,13 @@ def execute_many(
     waves = in_waves([spec for spec in specs if not is_finished(runs_folder(spec.run_id))])
     todo = [spec for wave in waves for spec in wave]
     scheduler = os.environ.get("LUSBIO_SCHEDULER") if todo else None
+    seconds = _time_epochs(todo, prepared)
     at_a_time = "" if scheduler else f", {min(jobs, max(1, len(todo)))} at a time"
     say(f"{len(specs)} runs, {len(todo)} to train{at_a_time}, one thread each")
-    with _follow_logs(todo, say):
+    if todo and not scheduler:
+        minutes = sum(seconds[spec.run_id] * _epochs_to_go(spec) for spec in todo) / min(jobs, len(todo)) / 60
+        say(f"{_describe_computing()}: about {minutes:.0f} min, by steps timed just now")
+    with _follow_logs(todo, seconds, say):
         if scheduler:
             _execute_on_cluster(waves, prepared, scheduler, say, own)
         else:
@@ -91,11 +94,11 @@ def _execute_on_worker(spec: RunSpec, prepared: PreparedCohort, own: Own | None,
 
 
 @contextlib.contextmanager
-def _follow_logs(specs: Sequence[RunSpec], say: Say) -> Iterator[None]:
+def _follow_logs(specs: Sequence[RunSpec], seconds: dict[str, float], say: Say) -> Iterator[None]:
     """Say what the runs write to their logs while the block lasts, wherever they are computed."""
     logs = [runs_folder(spec.run_id, "log.txt") for spec in specs]
     positions = [log.stat().st_size if log.exists() else 0 for log in logs]
-    clock = GridClock(sum(_cost(spec) * (spec.training.epochs - _epochs_done(spec)) for spec in specs))
+    clock = GridClock(sum(seconds[spec.run_id] * _epochs_to_go(spec) for spec in specs))
     finished = threading.Event()
 
     def say_news() -> None:
@@ -107,7 +110,7 @@ def _follow_logs(specs: Sequence[RunSpec], say: Say) -> Iterator[None]:
                 news = news[: news.rfind(b"\n") + 1]  # the last line may still be being written
                 positions[number] += len(news)
                 for line in news.decode().splitlines():
-                    left = clock.after(_cost(spec)) if line.startswith("epoch ") else ""
+                    left = clock.after(seconds[spec.run_id]) if line.startswith("epoch ") else ""
                     say(f"[run {number + 1}/{len(logs)}] {spec.words}: {line}{left}")
 
     def follow() -> None:
@@ -124,15 +127,28 @@ def _follow_logs(specs: Sequence[RunSpec], say: Say) -> Iterator[None]:
         say_news()
 
 
-def _epochs_done(spec: RunSpec) -> int:
-    """Epochs that an interrupted run has finished."""
+def _epochs_to_go(spec: RunSpec) -> int:
+    """Epochs that a run has not finished yet."""
     log = runs_folder(spec.run_id, "log.csv")
-    return len(pd.read_csv(log)) if log.exists() else 0
+    return spec.training.epochs - (len(pd.read_csv(log)) if log.exists() else 0)
 
 
-def _cost(spec: RunSpec) -> float:
-    """What an epoch of a run costs beside one of the usual network, roughly: only for telling how long it takes."""
-    return 1.0 if spec.backbone == USUAL_BACKBONE else 2.1
+def _time_epochs(specs: Sequence[RunSpec], prepared: PreparedCohort) -> dict[str, float]:
+    """Seconds of an epoch on this machine by ``run_id``, roughly: only for telling how long it takes."""
+    if not specs:
+        return {}
+    from lusbio.runs import assembly
+    from lusbio.runs.progress import time_clip
+
+    known = {spec: time_clip(spec.backbone, len(spec.outputs), spec.training) for spec in specs}
+    return {spec.run_id: seconds * assembly.count_clips(spec, prepared) for spec, seconds in known.items()}
+
+
+def _describe_computing() -> str:
+    from lusbio.network import training
+
+    device = training.choose_device()
+    return f"{training.describe_device(device)}, {training.choose_precision(device)}"
 
 
 def in_waves(specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
