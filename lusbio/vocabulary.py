@@ -212,8 +212,8 @@ class Artefact:
 
 
 CELLS_NOTE = (
-    "Percent. Cells: mean ± SD over the runs in which it is defined [95 % interval over patients] "
-    "(published mean ± SD, the paper's private cohort)."
+    "Percent. Cells: mean ± SD over the runs in which it is defined [95 % interval over patients and "
+    "runs] (published mean ± SD, the paper's private cohort). A run alone with its test patients is not drawn anew."
 )
 
 ARTEFACTS: dict[str, Artefact] = {

@@ -87,6 +87,11 @@ def test_where_severity_cannot_be_learnt_the_notebook_ends(study, figures):
         decide_severity(unknown)
 
 
+def test_who_agrees_is_about_being_right_so_experts_are_chosen_by_accuracy(study, monkeypatch):
+    monkeypatch.setattr("lusbio.paper.agreement.decide_both_ways", lambda task, _, metric: [task, metric])
+    assert decide_severity(study) == [SEVERITY, "accuracy"]
+
+
 def test_people_read_values_with_intervals_and_the_published_one(study, decided):
     shown = make_table4(decided, study).shown.set_index("rater")
     assert shown.index.tolist() == ["trainee", "end-to-end", "biomarkers"]

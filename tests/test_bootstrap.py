@@ -3,7 +3,16 @@ import pytest
 import sklearn.metrics
 
 from lusbio.errors import LusbioError
-from lusbio.statistics.bootstrap import HeldOut, draw_group_counts, draw_means, estimate, holm, paired_difference
+from lusbio.statistics.bootstrap import (
+    HeldOut,
+    draw_group_counts,
+    draw_means,
+    draw_runs,
+    estimate,
+    holm,
+    paired_difference,
+    subtract_by_run,
+)
 from lusbio.statistics.metrics import (
     biomarker_metrics,
     calibration,
@@ -204,10 +213,63 @@ def test_a_95_percent_interval_covers_the_truth_about_95_percent_of_the_time():
     assert covered["videos"] / 200 < 0.85
 
 
+def test_runs_are_drawn_with_those_that_test_the_same_patients_and_never_alone():
+    run = made_up_run(20)
+    folds = [run.keep(np.arange(k, k + 20)) for k in (0, 20, 40)]
+    _, alone = draw_runs(folds, 50, seed=0)
+    assert (alone == 1).all()
+    weights, seeds = draw_runs([folds[0], folds[1], folds[0], folds[0]], 200, seed=0)
+    assert weights.shape == (200, 80) and (seeds[:, 1] == 1).all() and (seeds.sum(axis=1) == 4).all()
+    np.testing.assert_allclose(seeds.mean(axis=0), 1, atol=0.2)
+    assert abs(np.corrcoef(seeds[:, 0], weights[:, 0])[0, 1]) < 0.2
+
+
+def test_what_runs_differ_in_is_in_the_interval_and_a_single_run_has_no_sd():
+    runs = [made_up_run(60, skill=skill) for skill in (0.0, 1.0, 4.0)]
+    weights = draw_group_counts(runs[0].groups, 400, seed=0)
+    drawn = [task_metrics(run.labels, run.probabilities, weights)["auc"] for run in runs]
+    over_patients = np.ptp(np.quantile(np.mean(drawn, axis=0), [0.025, 0.975]))
+    low, high = intervals_of(runs, 400)["auc"]
+    assert high - low > 2 * over_patients
+    (single,) = (estimate(runs[:1], 400)["auc"],)
+    assert (single.low, single.high) == pytest.approx(tuple(np.quantile(drawn[0], [0.025, 0.975])))
+    assert np.isnan(single.sd) and estimate(runs, 2)["auc"].sd > 0
+
+
+def test_both_methods_are_measured_in_the_same_draw_of_runs():
+    runs = [made_up_run(30, skill=skill) for skill in (0.0, 1.0, 4.0)]
+    for difference in paired_difference(runs, runs, 100).values():
+        assert difference == (0, 0, 0, 0, 1)
+
+
+def test_differences_are_told_run_by_run():
+    first, second = [made_up_run(30, skill=skill) for skill in (0.0, 4.0)], [made_up_run(30, skill=1.0)] * 2
+    found = subtract_by_run(first, second)["auc"]
+    aucs = [[task_metrics(run.labels, run.probabilities)["auc"] for run in runs] for runs in (first, second)]
+    assert found == pytest.approx(np.subtract(*aucs)) and found[0] < 0 < found[1]
+    assert paired_difference(first, second, 20)["auc"].value == pytest.approx(found.mean())
+
+
+def test_intervals_that_draw_runs_too_cover_what_other_patients_and_trainings_would_give():
+    """Trainings differ, and patients do: the truth is the mean over both."""
+    rng = np.random.default_rng(0)
+    labels, groups, covered = np.zeros(120, dtype=int), np.repeat(np.arange(30), 4), {"patients": 0, "both": 0}
+    for trial in range(150):
+        easy, good = 0.12 * rng.normal(size=30).repeat(4), 0.1 * rng.normal(size=3)
+        right = rng.random((3, 120)) < 0.6 + easy + good[:, None]
+        runs = [HeldOut(labels, np.eye(2)[1 - one.astype(int)], groups) for one in right]
+        weights = draw_group_counts(groups, 200, trial)
+        low, high = np.quantile((weights @ right.mean(axis=0)) / weights.sum(axis=1), [0.025, 0.975])
+        covered["patients"] += low <= 0.6 <= high
+        low, high = intervals_of(runs, 200, seed=trial)["accuracy"]
+        covered["both"] += low <= 0.6 <= high
+    assert covered["both"] / 150 > covered["patients"] / 150 + 0.1 and covered["both"] / 150 > 0.75
+
+
 def test_a_method_does_not_differ_from_itself():
     run = made_up_run()
-    for difference in paired_difference([run], [run], 100).values():
-        assert difference == (0, 0, 0, 0, 1)
+    for value, sd, *rest in paired_difference([run], [run], 100).values():
+        assert value == 0 and np.isnan(sd) and rest == [0, 0, 1]
 
 
 def test_a_better_method_is_found_and_the_sign_follows_the_order():
@@ -261,7 +323,7 @@ def test_agreement_has_known_values_and_averages_runs():
         return estimate([HeldOut(*run) for run in runs], draws, rater_agreement)
 
     same = agree((specialist, specialist, groups))
-    assert all(found[:4] == pytest.approx((1, 0, 1, 1)) for found in same.values())
+    assert all((found.value, found.low, found.high) == pytest.approx((1, 1, 1)) for found in same.values())
     off_by_one = np.minimum(specialist + 1, 3)
     shifted = agree((specialist, off_by_one, groups))
     assert shifted["agreement"].value == 0.25
@@ -269,7 +331,7 @@ def test_agreement_has_known_values_and_averages_runs():
     both = agree((specialist, specialist, groups), (specialist, off_by_one, groups))
     assert both["agreement"].value == pytest.approx((1 + 0.25) / 2)
     alone = agree((np.zeros(4, dtype=int), np.zeros(4, dtype=int), np.arange(4)), draws=20)
-    assert alone["agreement"][:4] == (1, 0, 1, 1)
+    assert alone["agreement"][2:4] == (1, 1) and alone["agreement"].value == 1
     assert np.isnan(alone["kappa"]).all()
     with pytest.raises(LusbioError, match="expected class indices"):
         agree((specialist, specialist.astype(float), groups), draws=10)

@@ -91,6 +91,14 @@ def test_a_number_is_written_with_what_is_known_of_it():
     assert format_value(-0.01, -3, 2, sign="+") == "+0.0 [-3.0, +2.0]"
 
 
+def test_a_single_run_has_a_dash_for_its_sd():
+    row = made_up_row("biomarkers", "MLP", 0)
+    cells = measure_cells([(name_row(row), row.held_out[:1])], 10, metrics=["auc"])
+    assert cells["sd"].isna().all()
+    shown = widen(add_published(cells, read_published("table1")))["Lung severity, AUC"].item()
+    assert shown.startswith(f"{cells['mean'].item():.1f} ± — [") and shown.endswith(" (83.2 ± 1.4)")
+
+
 def test_people_read_a_row_per_way_and_a_column_per_metric_in_the_order_of_the_cells():
     rows = [made_up_row("end_to_end", "E2E", 1), made_up_row("biomarkers", "MLP", 0)]
     cells = measure_cells([(name_row(row), row.held_out) for row in rows], 10, metrics=["auc", "accuracy"])

@@ -4,8 +4,10 @@ import zipfile
 import numpy as np
 import pytest
 import sklearn
+import skops.io
 
 from lusbio.errors import LusbioError
+from lusbio.experts import classifiers
 from lusbio.experts.classifiers import (
     EXPERT_NAMES,
     _calibration_splits,
@@ -65,14 +67,22 @@ def test_a_saved_expert_predicts_the_same_after_loading(name, tmp_path):
     expert = fit(name)
     save_expert(expert, tmp_path / "new" / "expert.skops")
     loaded = load_expert(tmp_path / "new" / "expert.skops")
-    assert (loaded.name, loaded.n_classes, loaded.validation_accuracy, loaded.fit) == (
+    assert (loaded.name, loaded.n_classes, loaded.validated, loaded.fit) == (
         expert.name,
         expert.n_classes,
-        expert.validation_accuracy,
+        expert.validated,
         expert.fit,
     )
     np.testing.assert_array_equal(loaded.predict_probabilities(features), expert.predict_probabilities(features))
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["expert.skops"]
+
+
+def test_an_expert_that_was_kept_for_its_accuracy_still_loads(tmp_path):
+    content = vars(fit("DT")) | {"scikit_learn": sklearn.__version__}
+    content["validation_accuracy"] = content.pop("validated") / 2
+    skops.io.dump(content, tmp_path / "expert.skops")
+    loaded = load_expert(tmp_path / "expert.skops")
+    assert loaded.validated == content["validation_accuracy"] and loaded.name == "DT"
 
 
 def test_nearest_neighbours_of_few_features_can_be_saved(tmp_path):
@@ -108,12 +118,37 @@ def test_the_seed_decides_and_warnings_stay_inside(name):
 def test_the_best_fit_on_validation_is_kept_and_the_first_of_equals():
     train, val = made_up_videos(60, 1), made_up_videos(60, 2)
     experts = [fit_expert("DT", *train, *val[:2], n_classes=4, fits=fits) for fits in (1, 2, 3, 6)]
-    accuracies = [expert.validation_accuracy for expert in experts]
-    assert accuracies == sorted(accuracies)
-    assert accuracies[-1] > accuracies[0]
+    aucs = [expert.validated for expert in experts]
+    assert aucs == sorted(aucs) and aucs[-1] > aucs[0]
+    found = task_metrics(val[1], experts[-1].predict_probabilities(val[0]))
+    assert experts[-1].validated == found["auc"] != found["accuracy"]
     easy = np.eye(4)[train[1]]
     expert = fit_expert("DT", easy, train[1], train[2], easy, train[1], n_classes=4, fits=3)
-    assert (expert.fit, expert.validation_accuracy) == (0, 1.0)
+    assert (expert.fit, expert.validated) == (0, 1.0)
+
+
+def test_a_fit_is_kept_for_its_ranks_and_where_there_is_one_class_for_being_right(monkeypatch):
+    class Says:
+        """Says the same numbers whatever it learnt."""
+
+        def __init__(self, yes: list[float]):
+            self.probabilities = np.array([[1 - p, p] for p in yes])
+
+        def fit(self, features, _):
+            self.classes_, self.n_features_in_ = np.arange(2), features.shape[1]
+
+        def predict_proba(self, _):
+            return self.probabilities
+
+    def keep(*labels: int):
+        fits = iter([Says([0.1, 0.1, 0.9, 0.05]), Says([0.1, 0.2, 0.3, 0.4])])
+        monkeypatch.setattr(classifiers, "make_expert", lambda *_: next(fits))
+        x, known = np.zeros((4, 1)), np.array([0, 0, 1, 1])
+        expert = fit_expert("DT", x, known, np.arange(4), x, np.array(labels), n_classes=2, fits=2)
+        return expert.fit, expert.validated
+
+    assert keep(0, 0, 1, 1) == (1, 1.0)  # right in 2 of 4, as against 3 of 4
+    assert keep(1, 1, 1, 1) == (0, 0.25)
 
 
 def test_validation_videos_choose_but_do_not_teach():
@@ -130,7 +165,7 @@ def test_videos_without_a_label_are_left_out():
     with_nan = fit_expert("DT", features, unknown, groups, val, val_unknown, n_classes=4)
     without = fit_expert("DT", features[30:], labels[30:], groups[30:], val[30:], val_labels[30:], n_classes=4)
     np.testing.assert_array_equal(with_nan.predict_probabilities(val), without.predict_probabilities(val))
-    assert with_nan.validation_accuracy == without.validation_accuracy
+    assert with_nan.validated == without.validated
 
 
 def test_calibration_keeps_groups_together_and_every_class_on_every_training_side():

@@ -133,6 +133,17 @@ def test_a_reliability_curve_counts_every_decision_once():
     assert one[["bin_mean", "observed", "low", "high"]].max().max() <= 1
 
 
+def test_a_reliability_curve_is_as_unsure_as_its_runs_differ():
+    def width(folds) -> float:
+        curve = make_reliability([replace(made_up_decisions(), held_out=tuple(folds))], draws=200).cells
+        return (curve["high"] - curve["low"]).mean()
+
+    right = made_up_fold(np.arange(100), 0, 3.0)
+    wrong = right._replace(probabilities=right.probabilities[:, [1, 2, 3, 0]])
+    alike = right._replace(labels=np.where(np.arange(100) % 3, right.labels, (right.labels + 1) % 4))
+    assert width([right, right, wrong]) > 1.5 * width([alike] * 3)
+
+
 def test_a_confusion_matrix_counts_every_test_video_once():
     together, apart = made_up_decisions(), made_up_decisions(apart=True)
     matrices = [confusion_matrix(f.labels, f.probabilities.argmax(1), labels=range(4)) for f in together.held_out]

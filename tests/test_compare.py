@@ -101,10 +101,10 @@ def test_the_power_is_large_where_the_interval_is_small():
 
 def test_an_interval_without_zero_is_not_enough_after_the_correction():
     network = made_up_row("end_to_end", "E2E", 0, skill=1.0)
-    table = compare_routes([network, made_up_row("biomarkers", "RF", 4, skill=1.0)], draws=300)
+    table = compare_routes([network, made_up_row("biomarkers", "RF", 4, skill=0.8)], draws=300)
     assert table.cells["ci_high"].item() < 0 and table.cells["p_holm"].item() < 0.05
     unsure = replace(table, cells=table.cells.assign(p_holm=0.2))
-    expert = made_up_row("biomarkers", "RF", 4, skill=1.0)
+    expert = made_up_row("biomarkers", "RF", 4, skill=0.8)
     worse, corrected = (judge(network, expert, table=one).verdict for one in (table, unsure))
     assert (worse, corrected) == ("worse", "undecided")
 

@@ -2,16 +2,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import made_up_run, small_study
+from helpers import made_up_row, made_up_run, small_study
 
 from lusbio.cohorts.targets import keep_fraction
 from lusbio.errors import LusbioError
 from lusbio.experts.baselines import decide_by_majority
 from lusbio.experts.classifiers import EXPERT_NAMES
 from lusbio.experts.inputs import crossfit_biomarkers, expert_input, take_input, take_rated_biomarkers
-from lusbio.experts.rows import NETWORK, accuracy, choose_by_validation, decide_end_to_end, decide_with_experts
+from lusbio.experts.rows import NETWORK, Row, accuracy, choose_by_validation, decide_end_to_end, decide_with_experts
 from lusbio.runs.plan import find_tasks, list_specs
 from lusbio.runs.study import Study
+from lusbio.statistics.bootstrap import HeldOut
 from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, DISEASE, SEVERITY, SF_RATIO, Kind
 
 
@@ -86,6 +87,21 @@ def test_the_expert_of_each_run_is_the_one_that_validated_best_there(study, tmp_
     chosen = choose_by_validation([guessing, knowing])
     assert (knowing.words, guessing.words) == ("DT on biomarkers", "RF on baseline: shuffled labels")
     assert chosen.classifier == "DT" and chosen.held_out == knowing.held_out and chosen.validated == knowing.validated
+
+
+def test_experts_are_chosen_by_what_is_judged_and_where_there_is_one_class_by_accuracy():
+    def validated(yes: list[float], *labels: int) -> Row:
+        p = np.array([[1 - one, one] for one in yes])
+        return replace(biased, validated=(HeldOut(np.array(labels), p, np.arange(4)),) * 3)
+
+    biased = made_up_row(Kind.BIOMARKERS, "DT", 0)
+    for labels, metric, best in (((0, 0, 1, 1), "auc", 1), ((0, 0, 1, 1), "accuracy", 0), ((1, 1, 1, 1), "auc", 0)):
+        rows = [validated([0.1, 0.1, 0.9, 0.05], *labels), validated([0.1, 0.2, 0.3, 0.4], *labels)]
+        rows[1] = replace(rows[1], classifier="RF")
+        assert choose_by_validation(rows, metric).classifier == " / ".join([rows[best].classifier] * 3)
+        assert choose_by_validation([rows[best]] * 2, metric).held_out[0] is rows[best].held_out[0]
+    same = [replace(rows[0], classifier=name) for name in ("first", "second")]
+    assert choose_by_validation(same).classifier == "first / first / first"
 
 
 def test_crossfitted_biomarkers_come_from_a_run_that_did_not_train_on_the_patient(study, tmp_path):

@@ -10,6 +10,7 @@ from helpers import TINY
 from lusbio.cohorts.splits import make_folds
 from lusbio.cohorts.table import Cohort
 from lusbio.experts.baselines import decide_baselines
+from lusbio.experts.classifiers import FOREST, make_expert
 from lusbio.experts.inputs import take_rated_biomarkers
 from lusbio.experts.rows import Row, decide_with_experts
 from lusbio.runs.spec import PreparedCohort, Run
@@ -68,6 +69,8 @@ def test_shuffled_labels_give_chance_where_true_ones_give_skill(study, runs):
 def test_baselines_stand_in_the_order_of_what_they_know(study, runs):
     rows = decide_baselines(runs, SEVERITY, study)
     assert [row.features for row in rows] == ["true_biomarkers", "trainee_biomarkers", "shuffled_labels", "majority"]
+    assert [row.classifier for row in rows] == [FOREST, FOREST, "RF", "—"]
+    assert make_expert(FOREST, 0).min_samples_leaf == 4
     true, trainee, _, majority = (auc_and_error(row)[0] for row in rows)
     assert true > 0.75 and trainee > 0.7 and majority == 0.5
     real = replace(study, cohort=replace(study.cohort, truth=None))

@@ -13,6 +13,8 @@ from lusbio.report.tables import (
     TRAINING_TIME,
     describe_absent,
     describe_backbone_effort,
+    describe_majority,
+    list_run_differences,
     make_cost,
     make_table1,
     make_table6,
@@ -137,6 +139,28 @@ def test_cost_counts_the_networks_that_a_row_rests_on(study, tmp_path):
     table = make_cost(rows, [run, replace(run, minutes=2.5)])
     assert table.cells["network_minutes"].tolist() == [0.0, 2.0] and table.cells["minutes"].tolist() == [1.5, 1.5]
     assert table.shown["Published (RTX A6000)"].tolist() == ["194.00", "—"]
+
+
+def test_it_is_said_whether_anybody_is_right_more_often_than_class_frequencies():
+    names = [("end_to_end", "E2E"), ("pretrained_on_biomarkers", "E2E"), ("biomarkers", "RF"), ("biomarkers", "DT")]
+    names += [("true_biomarkers", "RF"), ("majority", "—")]
+    cells = pd.DataFrame(names, columns=["features", "classifier"]).assign(task="sf_ratio", metric="accuracy")
+    (sentence,) = describe_majority(cells.assign(mean=[40.0, 43.5, 44.5, 42, 60, 44]))
+    told = "above are none of 2 networks (best: 43.5) and 1 of 2 experts (best: 44.5)."
+    assert sentence == f"S/F ratio, accuracy: class frequencies alone reach 44.0; {told}"
+    rows = [made_up_row("end_to_end", "E2E", 0), made_up_row("majority", "—", 1, skill=-1)]
+    (sentence,) = describe_majority(make_table1(rows, draws=2).cells)
+    assert sentence.startswith("Lung severity") and "above are 1 of 1 networks" in sentence
+
+
+def test_a_difference_is_listed_run_by_run():
+    rows = [made_up_row("biomarkers", "RF", 1, skill=2), made_up_row("end_to_end", "E2E", 0)]
+    found = list_run_differences(*rows)
+    aucs = [
+        [roc_auc_score(h.labels, h.probabilities, multi_class="ovo", average="weighted") for h in row.held_out]
+        for row in rows
+    ]
+    assert found == pytest.approx(100 * np.subtract(*aucs))
 
 
 def test_biomarkers_near_chance_are_named_with_the_reason():

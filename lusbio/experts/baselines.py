@@ -12,6 +12,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from threadpoolctl import threadpool_limits
 
 from lusbio.cohorts.targets import classes_of, encode_task
+from lusbio.experts.classifiers import FOREST
 from lusbio.experts.inputs import ExpertInput, take_rated_biomarkers
 from lusbio.experts.rows import Row, decide_with_experts, make_row
 from lusbio.files import build_folder
@@ -31,7 +32,9 @@ SIZE, FRAMES = 14, 8
 
 
 def decide_baselines(biomarker_runs: Sequence[Run], task: str, study: Study) -> list[Row]:
-    """What perfect biomarkers would bring, and what knowing nothing brings.
+    """A forest on biomarkers as they were drawn and ticked, and what knowing nothing brings.
+
+    The forest is no ceiling: it learns from as few patients as any expert, and a network may see more than 38 findings.
 
     Args:
         biomarker_runs: Their splits are followed, and shuffled labels are learnt from their biomarkers.
@@ -39,14 +42,13 @@ def decide_baselines(biomarker_runs: Sequence[Run], task: str, study: Study) -> 
         study: The cohort.
 
     Returns:
-        Experts on the true biomarkers (simulated patients only) and on the rater's (0.5 where unknown), experts on
+        A forest on the true biomarkers (simulated patients only) and on the rater's (0.5 where unknown), an expert on
         shuffled labels, and the class frequencies of the training patients.
     """
     truths = (True, False) if study.cohort.truth is not None else (False,)
     rated = [take_rated_biomarkers(biomarker_runs, study, true=true) for true in truths]
-    alone = {"experts": [BASELINE_EXPERT]}
-    rows = [row for given in rated for row in decide_with_experts(given, task, study, **alone)]
-    rows += decide_with_experts(biomarker_runs, task, study, shuffled=True, **alone)
+    rows = [row for given in rated for row in decide_with_experts(given, task, study, experts=[FOREST])]
+    rows += decide_with_experts(biomarker_runs, task, study, experts=[BASELINE_EXPERT], shuffled=True)
     return [*rows, decide_by_majority(biomarker_runs, task, study)]
 
 

@@ -25,10 +25,14 @@ from threadpoolctl import threadpool_limits
 from lusbio.cohorts.splits import oversample
 from lusbio.errors import LusbioError
 from lusbio.files import atomic_path
+from lusbio.statistics.metrics import judge_validation
 
 EXPERT_NAMES = ("DT", "SVM", "RF", "AB", "NN", "MLP", "MLP large")
 """The paper's seven: decision tree, support vector machine, random forest, AdaBoost, nearest
 neighbours, and two multi-layer perceptrons."""
+
+FOREST = "RF leaves of 4"
+"""A random forest that does not split fewer than four videos off, as behind the simulator's targets."""
 
 TRUSTED_TYPES = {
     *("sklearn.calibration._CalibratedClassifier", "sklearn.calibration._SigmoidCalibration"),
@@ -48,7 +52,7 @@ def make_expert(name: str, seed: int, calibration: int | Splits = 5) -> Classifi
     default optimiser, Adam, it changes nothing.
 
     Args:
-        name: One of ``EXPERT_NAMES``.
+        name: One of ``EXPERT_NAMES``, or ``FOREST``.
         seed: 0 to 2**32 - 1. The support vector machine and nearest neighbours do not use it.
         calibration: Folds by which the support vector machine's scores are turned into
             probabilities: a number, or (train, test) rows that keep groups together.
@@ -67,6 +71,7 @@ def make_expert(name: str, seed: int, calibration: int | Splits = 5) -> Classifi
         "DT": DecisionTreeClassifier(random_state=seed),
         "SVM": CalibratedClassifierCV(SVC(), ensemble=False, cv=calibration),
         "RF": RandomForestClassifier(random_state=seed),
+        FOREST: RandomForestClassifier(min_samples_leaf=4, random_state=seed),
         "AB": AdaBoostClassifier(random_state=seed),
         "NN": KNeighborsClassifier(),
         "MLP": MLPClassifier(random_state=seed),
@@ -82,17 +87,17 @@ class Expert:
     """A fitted classifier that knows all classes of its task.
 
     Attributes:
-        name: One of ``EXPERT_NAMES``.
+        name: One of ``EXPERT_NAMES``, or ``FOREST``.
         model: The fitted scikit-learn classifier.
         n_classes: K, classes of the task, whether or not they were in the training set.
-        validation_accuracy: In [0, 1], what it was chosen by.
+        validated: In [0, 1], what it was chosen by, see ``judge_validation``.
         fit: Which of the fits it is, 0-based.
     """
 
     name: str
     model: ClassifierMixin
     n_classes: int
-    validation_accuracy: float
+    validated: float
     fit: int
 
     def predict_probabilities(self, features: np.ndarray) -> np.ndarray:
@@ -125,14 +130,14 @@ def fit_expert(
     seed: int = 0,
     fits: int = 3,
 ) -> Expert:
-    """Fit an expert several times and keep the fit that does best on the validation videos.
+    """Fit an expert several times and keep the fit with the best AUC on the validation videos.
 
     Each fit oversamples the training videos anew, so that fits differ even where the classifier has
     no randomness of its own. Perceptrons stop after scikit-learn's default of 200 epochs, as in the
     paper; that they have not converged then is expected, and the warning is not passed on.
 
     Args:
-        name: One of ``EXPERT_NAMES``.
+        name: One of ``EXPERT_NAMES``, or ``FOREST``.
         features: Training videos, shape (V, any), finite: 38 probabilities, or 512 features.
         labels: Their class indices, shape (V,), 0 to K-1; NaN where unknown (left out).
         groups: Their groups, shape (V,).
@@ -171,9 +176,9 @@ def fit_expert(
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(features[rows], labels[rows])
         expert = Expert(name, model, n_classes, 0.0, fit)
-        accuracy = float(np.mean(expert.predict_probabilities(val_features).argmax(axis=1) == val_labels))
-        if best is None or accuracy > best.validation_accuracy:
-            best = replace(expert, validation_accuracy=accuracy)
+        validated = judge_validation(val_labels, expert.predict_probabilities(val_features))
+        if best is None or validated > best.validated:
+            best = replace(expert, validated=validated)
     return best
 
 
@@ -250,6 +255,8 @@ def load_expert(path: Path) -> Expert:
             warnings.simplefilter("ignore", InconsistentVersionWarning)  # checked below, as an error
             content = skops.io.load(path, trusted=sorted(TRUSTED_TYPES))
         version = content.pop("scikit_learn")
+        if "validation_accuracy" in content:  # what fits were chosen by before
+            content["validated"] = content.pop("validation_accuracy")
         expert = Expert(**content)
     except LusbioError:
         raise

@@ -71,7 +71,7 @@ def crossfit_biomarkers(runs: Sequence[Run], prepared: PreparedCohort) -> Expert
 
 
 def take_rated_biomarkers(runs: Sequence[Run], prepared: PreparedCohort, *, true: bool) -> ExpertInput:
-    """Biomarkers as they were drawn (truth) or ticked (trainee): what perfect networks would hand over.
+    """Biomarkers as they were drawn (truth) or ticked (trainee), in place of what a network says.
 
     Args:
         runs: Runs whose splits are followed.

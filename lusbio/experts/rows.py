@@ -22,9 +22,11 @@ from lusbio.runs.predict import read_predictions, write_predictions
 from lusbio.runs.spec import PreparedCohort, Run, check_same_videos
 from lusbio.runs.study import Study
 from lusbio.statistics.bootstrap import HeldOut
+from lusbio.statistics.metrics import judge_validation
 from lusbio.vocabulary import Kind, kind_words
 
 EXPERT_CODE = ("experts/rows.py", "experts/classifiers.py", "cohorts/targets.py", "cohorts/splits.py")
+EXPERT_CODE += ("statistics/metrics.py",)
 """The files that decide the numbers of experts."""
 
 NETWORK = "E2E"
@@ -136,13 +138,13 @@ def decide_with_experts(
     return rows
 
 
-def choose_by_validation(rows: Sequence[Row]) -> Row:
+def choose_by_validation(rows: Sequence[Row], metric: str = "auc") -> Row:
     """Fold by fold, the decisions of the row that validated best there; of equally good ones the first.
 
-    Its classifier names the choice of each fold.
+    Best by what rows are judged by, see ``judge_validation``. Its classifier names the choice of each fold.
     """
     folds = range(len(rows[0].held_out))
-    best = [max(rows, key=lambda row, k=k: accuracy(row.validated[k])) for k in folds]
+    best = [max(rows, key=lambda row, k=k: judge_validation(*row.validated[k][:2], metric)) for k in folds]
     return replace(
         rows[0],
         classifier=" / ".join(row.classifier for row in best),

@@ -39,13 +39,14 @@ def decide_all(study: Study) -> list[Row]:
     return rows + [row for task in study.tasks for row in decide_baselines(biomarkers, task, study)]
 
 
-def decide_both_ways(task: str, study: Study, budget: float = 1.0) -> list[Row]:
+def decide_both_ways(task: str, study: Study, budget: float = 1.0, metric: str = "auc") -> list[Row]:
     """The end-to-end network and the biomarker experts, of each run the expert that did best on validation videos.
 
-    ``budget`` is that of both routes, see ``RunSpec``.
+    ``budget`` is that of both routes, see ``RunSpec``; what is best is said by ``metric``.
     """
     networks, biomarkers = (study.runs(name, budget=budget) for name in (task, BIOMARKER_TASK))
-    return [decide_end_to_end(networks, study), choose_by_validation(decide_with_experts(biomarkers, task, study))]
+    experts = choose_by_validation(decide_with_experts(biomarkers, task, study), metric)
+    return [decide_end_to_end(networks, study), experts]
 
 
 def decide_for_verdict(study: Study) -> dict[float, list[Row]]:

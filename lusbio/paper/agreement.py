@@ -25,14 +25,14 @@ COLUMNS = ["rater", "metric", "value", "low", "high"]
 
 
 def decide_severity(study: Study) -> list[Row]:
-    """The network and the experts that Table 4 compares, see ``decide_both_ways``.
+    """The network and the experts that Table 4 compares: of each run the most accurate in validation.
 
     Raises:
         NothingToDo: Where a cohort has too few severities to learn.
     """
     if SEVERITY not in study.tasks:
         study.end_here(f"Nobody to compare: {study.unlearnable[SEVERITY]}.", "table4", "agreement", "table4_public")
-    return decide_both_ways(SEVERITY, study)
+    return decide_both_ways(SEVERITY, study, metric="accuracy")
 
 
 def make_table4(rows: Sequence[Row], study: Study) -> Table:
@@ -54,8 +54,8 @@ def make_table4(rows: Sequence[Row], study: Study) -> Table:
     is_published = (cells["rater"] == "trainee") & (cells["metric"] == "agreement")
     cells["published"] = np.where(is_published, read_published("table4")["published_mean"].item(), np.nan)
     note = (
-        "Cells: mean over the runs [95 % interval over patients] (published). Biomarkers: the expert of each run that "
-        f"did best on its validation patients ({rows[-1].classifier})."
+        "Cells: mean over the runs [95 % interval over patients and runs] (published). Biomarkers: the expert of each "
+        f"run that was right most often on its validation patients ({rows[-1].classifier})."
     )
     if cells.empty:
         note = f"Cohort `{study.cohort.name}` has no grades of a specialist: there is nobody to agree with."

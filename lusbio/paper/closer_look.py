@@ -1,6 +1,6 @@
 """What the paper did not report: how far off and how sure decisions are, what they rest on, and how few labels do.
 
-Rows in, ``Table`` out; numbers x 100, intervals over patients.
+Rows in, ``Table`` out; numbers x 100, intervals over patients and runs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -115,8 +115,8 @@ def make_reliability(rows: Sequence[Row], draws: int) -> Table:
     """
     lines = []
     for row in rows:
-        said, strata = list_decisions(row), bootstrap.find_strata([held_out.groups for held_out in row.held_out])
-        weights = bootstrap.draw_group_counts(said["group"], draws, seed=0, strata=strata)
+        said, (weights, times) = list_decisions(row), bootstrap.draw_runs(row.held_out, draws, seed=0)
+        weights = weights * times.repeat([len(held_out.groups) for held_out in row.held_out], axis=1)
         names = {"task": row.task, "route": row.features, "classifier": row.classifier}
         for _, inside in said.groupby(metrics.bin_equally(said["confidence"])):
             right, drawn = (inside["true"] == inside["decided"]).to_numpy(), weights[:, inside.index]
@@ -285,7 +285,7 @@ def compare_label_needs(rows: Mapping[float, list[Row]], draws: int) -> pd.DataF
 
     Returns:
         One row per share below 1: ``fraction``, ``end_to_end`` and ``biomarkers`` (AUC lost against all labels),
-        ``difference`` (how much less the experts lose), ``ci_low, ci_high`` (over patients, all four on the same draws)
+        ``difference`` (how much less the experts lose), ``ci_low, ci_high`` (all four on the same draws)
         and ``finding``, a sentence. Points of AUC.
     """
     aucs = {share: [_value_and_draws(row, draws) for row in of_share] for share, of_share in rows.items()}
@@ -307,6 +307,6 @@ def compare_label_needs(rows: Mapping[float, list[Row]], draws: int) -> pd.DataF
 
 
 def _value_and_draws(row: Row, draws: int) -> np.ndarray:
-    """The AUC on the videos as they are, then in each draw of patients: shape (1 + D,), points."""
+    """The AUC on the videos as they are, then in each draw: shape (1 + D,), points."""
     value = estimate(row.held_out, draws)["auc"].value
     return 100 * np.append(value, bootstrap.draw_means(row.held_out, draws)["auc"])

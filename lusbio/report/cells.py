@@ -39,18 +39,18 @@ def name_row(row: Row) -> dict[str, str]:
 def measure_cells(
     named: Iterable[Named], draws: int, measure: Measure = task_metrics, metrics: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Means over runs, and intervals over patients.
+    """Means over runs, and intervals over patients and runs.
 
     Args:
         named: Ways to decide.
-        draws: Draws of patients behind an interval.
+        draws: Draws behind an interval.
         measure: Of ``statistics``.
         metrics: Which of its metrics; None for all.
 
     Returns:
         One line per way and metric: its names, ``metric, mean, sd, ci_low, ci_high``, in percent. SD is the
-        population's, over runs; the interval is the 95 % percentile interval of the mean over runs when patients are
-        drawn anew.
+        population's, over runs, NaN of a single one; the interval is the 95 % percentile interval of the mean over runs
+        when patients, and runs that share them, are drawn anew.
     """
     found = _list_cells([(names, estimate(held_out, draws, measure)) for names, held_out in named], metrics)
     return found.drop(columns="p_value", errors="ignore")
@@ -118,18 +118,18 @@ def make_task_cells(rows: Sequence[Row], draws: int, metrics: Sequence[str], pub
 
 
 def format_value(
-    value: float, low: float = np.nan, high: float = np.nan, *, sd: float = np.nan, sign: str = "", decimals: int = 1
+    value: float, low: float = np.nan, high: float = np.nan, *, sd: float | None = None, sign="", decimals: int = 1
 ) -> str:
-    """A number with what is known of it, e.g. ``"71.0 ± 2.1 [50.7, 82.0]"``; an em dash where it is undefined.
+    """A number with what is known of it, e.g. ``"71.0 ± 2.1 [50.7, 82.0]"``; an em dash for what is undefined.
 
     Example:
-        >>> format_value(71.04, 50.7, 82), format_value(-0.01, -2, 3, sign="+"), format_value(float("nan"))
-        ('71.0 [50.7, 82.0]', '+0.0 [-2.0, +3.0]', '—')
+        >>> format_value(71.04, 50.7, 82), format_value(-0.01, -2, 3, sign="+"), format_value(71, sd=float("nan"))
+        ('71.0 [50.7, 82.0]', '+0.0 [-2.0, +3.0]', '71.0 ± —')
     """
     if np.isnan(value):
         return "—"
-    value, sd, low, high = (round(number, decimals) + 0.0 for number in (value, sd, low, high))  # turns -0.0 into 0.0
-    spread = "" if np.isnan(sd) else f" ± {sd:.{decimals}f}"
+    value, low, high = (round(number, decimals) + 0.0 for number in (value, low, high))  # turns -0.0 into 0.0
+    spread = "" if sd is None else f" ± {'—' if np.isnan(sd) else format(sd, f'.{decimals}f')}"
     interval = "" if np.isnan(low) else f" [{low:{sign}.{decimals}f}, {high:{sign}.{decimals}f}]"
     return f"{value:{sign}.{decimals}f}{spread}{interval}"
 
@@ -137,7 +137,7 @@ def format_value(
 def format_cell(cell: pd.Series, decimals: int = 1) -> str:
     """A cell in full: mean ± SD [interval] (published mean ± SD)."""
     text = format_value(cell["mean"], cell["ci_low"], cell["ci_high"], sd=cell["sd"], decimals=decimals)
-    published = format_value(cell.get("published_mean", np.nan), sd=cell.get("published_sd", np.nan), decimals=decimals)
+    published = format_value(cell.get("published_mean", np.nan), sd=cell.get("published_sd"), decimals=decimals)
     return text if published == "—" else f"{text} ({published})"
 
 

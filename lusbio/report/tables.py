@@ -14,6 +14,7 @@ from lusbio.files import Table
 from lusbio.report.cells import format_cell, make_task_cells, name_row, read_published, read_published_minutes, widen
 from lusbio.runs.spec import Run
 from lusbio.runs.study import Study
+from lusbio.statistics.bootstrap import subtract_by_run
 from lusbio.vocabulary import BIOMARKER_TASK, SEVERITY, Kind, kind_words, title_of
 
 TABLE1_METRICS = ("auc", "accuracy")
@@ -119,6 +120,25 @@ def describe_absent(rows: Sequence[Row]) -> str:
     n_folds = max((len(row.held_out) for row in rows), default=0)
     lines = [f"{title_of(t)}: {name} absent in {n} of {n_folds} test folds" for (t, name), n in absent.items()]
     return "\n".join(lines) or "every class is present in every test fold"
+
+
+def describe_majority(cells: pd.DataFrame) -> list[str]:
+    """What the accuracies of Table 1 are worth: who is above the class frequencies, by means, a sentence per task."""
+    sentences = []
+    for task, rows in cells[cells["metric"] == "accuracy"].groupby("task", sort=False):
+        known = rows.loc[rows["features"] == Kind.MAJORITY, "mean"].item()
+        learnt, told = rows[~rows["features"].isin(BASELINES)], []
+        for decides, means in learnt.groupby(learnt["classifier"] == NETWORK)["mean"]:
+            who = "networks" if decides else "experts"
+            told.insert(0, f"{(means > known).sum() or 'none'} of {len(means)} {who} (best: {means.max():.1f})")
+        above = " and ".join(told)
+        sentences.append(f"{title_of(task)}, accuracy: class frequencies alone reach {known:.1f}; above are {above}.")
+    return sentences
+
+
+def list_run_differences(first: Row, second: Row) -> np.ndarray:
+    """AUC of one row minus that of another, run by run, shape (R,), in points: does a single run carry a difference?"""
+    return 100 * subtract_by_run(first.held_out, second.held_out)["auc"]
 
 
 def runs_of(rows: Iterable[Row]) -> tuple[Run, ...]:

@@ -1,11 +1,10 @@
-"""How sure a number is: resampling of patients, and differences between methods on the same patients.
+"""How sure a number is: resampling of patients and runs, and differences between methods on the same draws.
 
 Videos of a patient resemble each other, so whole patients are drawn. A draw is a row of weights, how often each video
 counts, and every measure takes all draws at once.
 
-What is compared are *runs*, a ``HeldOut`` each. The runs of the paper's protocol share their test patients and so share
-every draw; those of the cross protocol have each their own. Either way a metric is averaged over the runs within each
-draw.
+What is compared are *runs*, a ``HeldOut`` each. Another training would have given another number too, so runs are drawn
+as well wherever several test the same patients, see ``draw_runs``. Within each draw a metric is averaged over the runs.
 """
 
 from collections.abc import Sequence
@@ -44,9 +43,9 @@ Runs = Sequence[HeldOut]
 
 
 class Estimate(NamedTuple):
-    """A value on the videos as they are, its population SD over runs, 95 % interval over patients; NaN: undefined.
+    """A value on the videos as they are, its population SD over runs, 95 % interval over patients and runs.
 
-    Of a difference, first method minus second, also the two-sided p-value.
+    NaN is undefined, as the SD of a single run. Of a difference, first method minus second, also the two-sided p-value.
     """
 
     value: float
@@ -56,7 +55,7 @@ class Estimate(NamedTuple):
     p_value: float = np.nan
 
 
-def draw_group_counts(groups: Sequence, n_draws: int, seed: int, strata: Sequence | None = None) -> np.ndarray:
+def draw_group_counts(groups: Sequence, n_draws: int, seed: int | list, strata: Sequence | None = None) -> np.ndarray:
     """How often every video counts in each of many resamples of the groups.
 
     From each stratum as many groups are drawn, with repetition, as it has; all videos of a group count as often as the
@@ -107,11 +106,11 @@ def find_strata(groups_of_runs: Sequence[Sequence]) -> list[str]:
 
 
 def estimate(runs: Runs, draws: int, measure: Measure = task_metrics, seed: int = 0) -> dict[str, Estimate]:
-    """Each metric, averaged over runs, with its interval over patients.
+    """Each metric, averaged over runs, with its interval over patients and runs.
 
     Args:
         runs: Of one way to decide.
-        draws: Draws of patients.
+        draws: Draws of patients and runs, see ``draw_runs``.
         measure: One of the measures of ``statistics.metrics``, or one like them.
         seed: Same seed, same intervals.
 
@@ -123,7 +122,7 @@ def estimate(runs: Runs, draws: int, measure: Measure = task_metrics, seed: int 
         LusbioError: If arrays of a run do not belong together.
 
     Source:
-        Efron and Tibshirani 1993, percentile intervals, with the patient as the unit that is drawn.
+        Efron and Tibshirani 1993, percentile intervals; the patient and the run are the units that are drawn.
     """
     drawn, by_run = draw_means(runs, draws, measure, seed), _measure_each(runs, measure)
     return {name: Estimate(*_summarise(by_run[name]), *percentile_interval(drawn[name])) for name in by_run}
@@ -134,12 +133,12 @@ def paired_difference(
 ) -> dict[str, Estimate]:
     """How much better one method is than another on the same patients.
 
-    Both are measured on the same draws, so what makes patients hard for both cancels.
+    Both are measured on the same draws, of patients and of runs, so what makes patients hard for both cancels.
 
     Args:
         first: Runs of one method.
         second: Runs of the other, on the same test videos, in the same order.
-        draws: Draws of patients; no p-value is below ``2 / (draws + 1)``.
+        draws: As for ``estimate``; no p-value is below ``2 / (draws + 1)``.
         measure: As for ``estimate``.
         seed: Same seed, same result.
 
@@ -156,30 +155,46 @@ def paired_difference(
     )
     if not same:
         raise LusbioError("the runs differ in number, labels or groups; pair them by run and video")
-    by_run = [_measure_each(runs, measure) for runs in (first, second)]
     drawn = [draw_means(runs, draws, measure, seed) for runs in (first, second)]
     differences = {}
-    for name in by_run[0]:
+    for name, by_run in subtract_by_run(first, second, measure).items():
         values = drawn[0][name] - drawn[1][name]
         values = values[~np.isnan(values)]
         beyond = min((values <= 0).sum(), (values >= 0).sum())
         p_value = min(1.0, 2 * (beyond + 1) / (len(values) + 1)) if len(values) else np.nan
-        value = _summarise(by_run[0][name])[0] - _summarise(by_run[1][name])[0]
-        sd = _summarise(by_run[0][name] - by_run[1][name])[1]
-        differences[name] = Estimate(value, sd, *percentile_interval(values), float(p_value))
+        differences[name] = Estimate(*_summarise(by_run), *percentile_interval(values), float(p_value))
     return differences
 
 
+def subtract_by_run(first: Runs, second: Runs, measure: Measure = task_metrics) -> dict[str, np.ndarray]:
+    """Each metric of one method minus that of another on the videos as they are, run by run: shape (R,)."""
+    own, other = (_measure_each(runs, measure) for runs in (first, second))
+    return {name: own[name] - other[name] for name in own}
+
+
 def draw_means(runs: Runs, draws: int, measure: Measure = task_metrics, seed: int = 0) -> dict[str, np.ndarray]:
-    """Each metric in each draw of patients, averaged over the runs where it is defined: shape (D,)."""
+    """Each metric in each draw, averaged over the runs that were drawn and where it is defined: shape (D,)."""
     for run in runs:
         if len(run.labels) != len(run.groups):
             raise LusbioError(f"{len(run.labels)} labels for {len(run.groups)} groups in a run")
-    groups = np.concatenate([np.asarray(run.groups, dtype=str) for run in runs])
-    weights = draw_group_counts(groups, draws, seed, find_strata([run.groups for run in runs]))
+    weights, times = draw_runs(runs, draws, seed)
     parts = np.split(weights, np.cumsum([len(run.groups) for run in runs])[:-1], axis=1)
     by_run = [measure(run.labels, run.probabilities, part) for run, part in zip(runs, parts, strict=True)]
-    return {name: defined_mean(np.array([values[name] for values in by_run])) for name in by_run[0]}
+    return {name: defined_mean(np.array([values[name] for values in by_run]), times.T) for name in by_run[0]}
+
+
+def draw_runs(runs: Runs, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often every test video, (D, V of all runs), and every run, (D, R), counts in each draw.
+
+    Patients are drawn within the strata of ``find_strata``. Of the runs that test the same groups (all of the paper's
+    protocol, or several seeds of a fold) as many are drawn, with repetition, as there are. A run that is alone with its
+    groups, as each fold of the cross protocol, cannot be drawn anew and counts once: its interval does not hold what
+    another training would change.
+    """
+    tested = [np.asarray(run.groups, dtype=str) for run in runs]
+    weights = draw_group_counts(np.concatenate(tested), draws, seed, find_strata(tested))
+    same = [str(np.unique(groups).tolist()) for groups in tested]
+    return weights, draw_group_counts(np.arange(len(runs)), draws, [seed, 1], same)
 
 
 def percentile_interval(draws: np.ndarray) -> tuple[float, float]:
@@ -222,6 +237,6 @@ def _measure_each(runs: Runs, measure: Measure) -> dict[str, np.ndarray]:
 
 
 def _summarise(by_run: np.ndarray) -> tuple[float, float]:
-    """Mean and population SD of what is not NaN."""
-    mean = defined_mean(by_run)
-    return float(mean), float(np.sqrt(defined_mean((by_run - mean) ** 2)))
+    """Mean and population SD of what is not NaN; a single value has no SD."""
+    mean, known = defined_mean(by_run), np.count_nonzero(~np.isnan(by_run))
+    return float(mean), float(np.sqrt(defined_mean((by_run - mean) ** 2))) if known > 1 else np.nan

@@ -101,6 +101,15 @@ def task_metrics(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndar
     return dict(zip(TASK_METRICS, (accuracy, precision, recall, f1, auc), strict=True))
 
 
+def judge_validation(labels: np.ndarray, probabilities: np.ndarray, metric: str = "auc") -> float:
+    """What fits and experts are chosen by, on validation videos (V,), (V, K): one of the ``TASK_METRICS``.
+
+    That is the one which they are judged by later; accuracy where it is undefined, as the AUC of a single class is.
+    """
+    found = task_metrics(labels, probabilities)
+    return found["accuracy" if np.isnan(found[metric]) else metric]
+
+
 def _one_vs_one_auc(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Shape (D,). A class that a draw left out is an absent class in that draw."""
     support = weights @ (labels[:, None] == np.arange(probabilities.shape[1]))  # (D, K)
@@ -374,10 +383,10 @@ def divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) != 0)
 
 
-def defined_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the first axis of what is not NaN; NaN where all is."""
-    defined = ~np.isnan(values)
-    return divide(np.where(defined, values, 0).sum(axis=0), defined.sum(axis=0))
+def defined_mean(values: np.ndarray, times: np.ndarray | float = 1.0) -> np.ndarray:
+    """Mean over the first axis of what is not NaN, each value as often as it counts; NaN where none does."""
+    times = times * ~np.isnan(values)
+    return divide((times * np.nan_to_num(values)).sum(axis=0), times.sum(axis=0))
 
 
 def _average_by_support(right: np.ndarray, support: np.ndarray, claimed: np.ndarray) -> tuple[np.ndarray, ...]:
