@@ -91,7 +91,8 @@ def table(decided) -> Table:
 
 @pytest.fixture(scope="module")
 def cells(table) -> pd.DataFrame:
-    return table.cells
+    """Of all patients."""
+    return table.cells[table.cells["patients"] == EVERYBODY].reset_index(drop=True)
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +298,7 @@ def test_being_above_takes_both_models_on_pixels(decided):
     kept = [row for row in rows if row.features not in (Kind.PIXELS, Kind.END_TO_END)]
     some = [replace(one, features=Kind.END_TO_END, classifier=NETWORK), one, worse, *kept]
     cells = make_real_patients(some, 20).cells
-    cells = cells[cells["features"] == Kind.END_TO_END]
+    cells = cells[(cells["patients"] == EVERYBODY) & (cells["features"] == Kind.END_TO_END)]
     assert (cells["over_baseline"] == 0).all() and (cells["p_value"] == 1).all()
 
 
@@ -352,10 +353,33 @@ def test_findings_are_measured_without_those_who_were_looked_at_too(seen, findin
     assert cells.loc[some, "mean"].item() == pytest.approx(100 * np.mean(aucs))
 
 
+def test_table1_is_measured_without_those_who_were_looked_at_too(decided, table):
+    cells = table.cells
+    looked_at = set(LOOKED_AT) & {str(k) for k in range(20)}
+    assert cells.groupby("patients")["n_patients"].unique().map(list).to_dict() == {
+        EVERYBODY: [20],
+        UNSEEN: [20 - len(looked_at)],
+    }
+    row = leave_out(row_of(decided, SEVERITY, Kind.FROZEN, CHOSEN), LOOKED_AT)
+    some = (cells["patients"] == UNSEEN) & (cells["task"] == SEVERITY) & (cells["metric"] == "accuracy")
+    some &= (cells["features"] == Kind.FROZEN) & (cells["classifier"] == CHOSEN)
+    assert cells.loc[some, "mean"].item() == pytest.approx(100 * np.mean([accuracy(fold) for fold in row.held_out]))
+    unseen = cells[cells["patients"] == UNSEEN]
+    assert set(unseen["unit"]) == {"video", "patient"} and (unseen["features"] == Kind.DIFFERENCE).any()
+    told = describe_differences(cells), describe_pairs(cells)
+    everybody = cells[cells["patients"] == EVERYBODY]
+    assert told == (describe_differences(everybody), describe_pairs(everybody))
+
+
+def test_the_note_counts_the_bits_that_own_biomarkers_are(decided, table):
+    counted = f"{len(NONES)} bits of 38: {', '.join(f'`{BIOMARKER_NAMES[k]}`' for k in NONES)}."
+    assert table.note.startswith(f"Biomarkers that these patients alone taught are {counted}")
+
+
 def test_tables_are_readable(table, findings):
     wide = table.shown
     assert not wide.isna().any(axis=None) and not wide["features"].str.contains("_").any()
-    assert len(wide) == len(wide.drop_duplicates(["features", "classifier"]))
+    assert len(wide) == len(wide.drop_duplicates(["patients", "features", "classifier"]))
     assert "S/F at most 430 (patients), AUC" in wide and "Lung severity, Accuracy" in wide
     assert list(findings.shown.columns[:4]) == ["patients", "n_patients", "features", "classifier"]
     assert "TSM" in set(findings.shown["classifier"]) and NETWORK not in set(findings.shown["classifier"])

@@ -5,7 +5,7 @@ adapted to the two findings that COVID-BLUES labels, and after they went on with
 (mixed). Every row is of the same test patients in the same folds, so that rows can be compared in pairs.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -260,33 +260,46 @@ def make_real_patients(rows: Sequence[Row], draws: int, origin: str | None = Non
         ``PIXEL_MODELS``; NaN for pixels and single experts), ``p_value`` (the larger of both), and ``p_holm``,
         corrected over the ``ROUTES`` that people are shown, within a task, unit and metric. Rows of
         ``Kind.DIFFERENCE`` are the ``PAIRS``, named in ``classifier``, with p-values of their own, corrected over them.
+        ``patients`` is ``EVERYBODY``, or ``UNSEEN``, all but those of ``LOOKED_AT``, where there are such; there are
+        ``n_patients``.
     """
     parts, absent = [], describe_absent(rows).replace("\n", "; ")
     for task in dict.fromkeys(row.task for row in rows):
         absent = absent.replace(f"{title_of(task)}: ", f"{ALL_TASKS[task].title}: ")
-        of_task = [row for row in rows if row.task == task]
-        parts.append(_measure(of_task, "video", draws))
-        if ALL_TASKS[task].level == "patient":
-            parts.append(_measure(list(map(aggregate_patients, of_task)), "patient", draws))
+        for counts, some in _leave_out_seen([row for row in rows if row.task == task]):
+            parts.append(_measure(some, "video", draws).assign(**counts))
+            if ALL_TASKS[task].level == "patient":
+                parts.append(_measure(list(map(aggregate_patients, some)), "patient", draws).assign(**counts))
     cells = pd.concat(parts, ignore_index=True)
-    return Table(cells, _widen(cells), absent, origin)
+    return Table(cells, _widen(cells, ["patients"]), f"{describe_own(rows)}\n\n{absent}", origin)
+
+
+def describe_own(rows: Sequence[Row]) -> str:
+    """How many bits the rows on biomarkers of these patients alone rest on, counted where the networks learnt them."""
+    own = [run.info["masked"] for row in rows if row.features == Kind.BIOMARKERS for run in row.runs]
+    learnt = [f"`{name}`" for name in BIOMARKER_NAMES if any(name not in masked for masked in own)]
+    counted = f"{len(learnt)} bits of {len(BIOMARKER_NAMES)}"
+    return f"Biomarkers that these patients alone taught are {counted}: {', '.join(learnt)}."
+
+
+def _leave_out_seen(rows: Sequence[Row]) -> Iterator[tuple[dict, list[Row]]]:
+    """Rows of a task with all patients, then without those of ``LOOKED_AT``: who is left, how many, and the rows."""
+    for patients, seen in ((EVERYBODY, ()), (UNSEEN, LOOKED_AT)):
+        some = [leave_out(row, seen) for row in rows]
+        if some[0].held_out:
+            n_patients = sum(len(np.unique(fold.groups)) for fold in some[0].held_out)
+            yield {"patients": patients, "n_patients": n_patients}, some
 
 
 def make_real_findings(rows: Sequence[Row], draws: int, origin: str | None = None) -> Table:
     """How well A-lines and B-lines are found, by networks and baselines in the same folds.
 
-    As ``make_real_patients``, of rows from ``decide_finding``; AUC only, with the columns ``patients``: ``EVERYBODY``,
-    or ``UNSEEN``, all but those of ``LOOKED_AT``, where there are such; and ``n_patients``.
+    As ``make_real_patients``, of rows from ``decide_finding``; AUC only.
     """
     parts = []
     for finding in dict.fromkeys(row.task for row in rows):
-        everybody = [row for row in rows if row.task == finding]
-        unseen = [leave_out(row, LOOKED_AT) for row in everybody]
-        for patients, some in ((EVERYBODY, everybody), (UNSEEN, unseen)):
-            if some[0].held_out:
-                n_patients = sum(len(np.unique(fold.groups)) for fold in some[0].held_out)
-                cells = _measure(some, "video", draws, ["auc"])
-                parts.append(cells.assign(patients=patients, n_patients=n_patients))
+        for counts, some in _leave_out_seen([row for row in rows if row.task == finding]):
+            parts.append(_measure(some, "video", draws, ["auc"]).assign(**counts))
     cells = pd.concat(parts, ignore_index=True)
     shown = cells.replace({"classifier": {NETWORK: "TSM"}})  # as in Table 2
     return Table(cells, _widen(shown, ["patients", "n_patients"]), origin=origin)
@@ -400,9 +413,9 @@ def describe_pairs(cells: pd.DataFrame) -> list[str]:
 
 
 def _judged(cells: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
-    """The AUCs that people are shown, by task."""
-    shown = pick_shown(cells)
-    return shown[(shown["metric"] == "auc") & (shown["task"] != SF_RATIO)].groupby("task", sort=False)
+    """The AUCs of all patients that people are shown, by task."""
+    shown = pick_shown(cells[(cells["metric"] == "auc") & (cells["patients"] == EVERYBODY)])
+    return shown[shown["task"] != SF_RATIO].groupby("task", sort=False)
 
 
 def _list_clear(clear: pd.DataFrame, opening: str) -> str:
