@@ -23,7 +23,7 @@ from lusbio.report.cells import METRIC_TITLES
 from lusbio.runs.study import Study
 from lusbio.statistics.metrics import task_metrics
 from lusbio.statistics.within_sources import find_exact_interval
-from lusbio.vocabulary import BIOMARKER_TASK, SEVERITY, Kind
+from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, SEVERITY, Kind
 
 EXPERTS = (*EXPERT_NAMES, CHOSEN)
 
@@ -199,8 +199,14 @@ def test_a_test_on_itself_is_refused_in_a_line(other):
 
 def test_a_cohort_without_severities_has_nothing_to_hand_on(home, other):
     bare = replace(home, cohort=replace(home.cohort, table=home.table.assign(**{SEVERITY: np.nan})))
-    with pytest.raises(NothingToDo, match="too few severities"):
+    with pytest.raises(NothingToDo, match="'small' cannot teach lung_severity"):
         check_comparable(bare, other)
+
+
+def test_a_cohort_that_teaches_no_biomarker_has_nothing_to_compare(home, other):
+    table = home.table.assign(**dict.fromkeys(BIOMARKER_NAMES, np.nan))
+    with pytest.raises(NothingToDo, match="'small' cannot teach biomarkers"):
+        check_comparable(replace(home, cohort=replace(home.cohort, table=table)), other)
 
 
 def test_videos_without_severities_have_nothing_to_be_judged_by(home, other):

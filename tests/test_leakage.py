@@ -216,7 +216,7 @@ def test_the_ladder_has_every_rung_and_says_how_many_videos_and_units(table, vid
     assert (pixels["ci_low"] <= pixels["mean"]).all() and (pixels["mean"] <= pixels["ci_high"]).all()
     means = pixels.set_index("rung")["mean"]
     assert means["frame"] > 95 > means["group"]
-    assert pixels.set_index("rung")["sd"]["source"] == 0
+    assert not pixels.set_index("rung")["sd"]["source"] > 0  # there is one deal only
 
 
 def test_the_ladder_is_readable(table):

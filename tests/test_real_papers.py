@@ -15,12 +15,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = {
     "covid_blues": ("table2", "biomarker_aucs", "table3", "real_patients", "real_findings"),
-    "pocovid": (
-        *("table1", "table2", "table4_public", "table7", "biomarker_aucs", "differences", "verdict", "cost"),
-        *("confusion", "kappa", "operating_points", "calibration", "reliability", "importance"),
-        *("leakage", "leakage_severity"),
-    ),
+    "pocovid": ("table4_public", "leakage", "leakage_severity"),
 }
+NOT_MADE = {
+    "covid_blues": ("table6", "label_efficiency"),
+    "pocovid": ("table1", "table2", "table3", "table6", "verdict", "biomarker_aucs"),
+}
+"""Of COVID-BLUES what this profile does not ask; of POCOVID what takes biomarkers, which its labels do not teach."""
+
 LAST_NOTEBOOK = {"covid_blues": "04_generalization"}
 """Up to which the paper is made, where that is not all of it."""
 
@@ -68,12 +70,12 @@ def test_every_table_is_made_and_says_that_patients_are_real(paper):
 def test_no_picture_of_a_patient_is_among_the_results(paper):
     _, tables = paper
     figures = {path.stem for path in tables.iterdir() if path.suffix in (".png", ".pdf")}
-    assert {"fig3", "learning_curves"} <= figures and figures.isdisjoint(FRAMES)
+    assert "fig3" in figures and figures.isdisjoint(FRAMES)
 
 
 def test_what_this_profile_does_not_ask_of_them_is_not_there_and_the_page_says_why(paper, folder):
     cohort, tables = paper
-    assert not any((tables / f"{name}.csv").exists() for name in ("table6", "label_efficiency"))
+    assert not any((tables / f"{name}.csv").exists() for name in NOT_MADE[cohort])
     if cohort not in LAST_NOTEBOOK:
         page = (folder / "build" / "smoke" / cohort / "paper.html").read_text(encoding="utf-8")
         assert "Real patients" in page and "Left out here: another backbone (Table 6)" in page

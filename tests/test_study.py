@@ -10,8 +10,9 @@ from helpers import TINY, made_up_run, silent, small_study
 from lusbio.errors import LusbioError, NothingToDo
 from lusbio.files import Table, build_folder
 from lusbio.runs import study as door
+from lusbio.runs.plan import EXTRAS, list_grid
 from lusbio.runs.study import Study, open_study
-from lusbio.vocabulary import ARTEFACTS, DISEASE, SEVERITY, SF_RATIO, Artefact
+from lusbio.vocabulary import ARTEFACTS, BIOMARKER_NAMES, BIOMARKER_TASK, DISEASE, SEVERITY, SF_RATIO, Artefact
 
 CELLS = pd.DataFrame({"metric": ["auc", "f1"], "mean": [81.23456789012, float("nan")]})
 
@@ -124,6 +125,21 @@ def test_a_notebook_ends_with_one_line_and_without_stale_results(study):
         study.end_here("Nobody asked for Table 6.", "table6")
     assert isinstance(caught.value, LusbioError) and written(study) == ["table1.csv", "table1.md"]
     assert caught.value._render_traceback_() == ["Nobody asked for Table 6."]
+
+
+def test_runs_of_what_cannot_be_learnt_end_the_notebook(study, monkeypatch):
+    bare = study.table.assign(**dict.fromkeys(BIOMARKER_NAMES, 0.0))  # never present: there is nothing to tell apart
+    bare = replace(study, cohort=replace(study.cohort, table=bare, simulated=False))
+    for end in (lambda: bare.runs(BIOMARKER_TASK), lambda: list_grid(bare)):
+        with pytest.raises(NothingToDo, match="'small'.*no train video has a label for biomarkers"):
+            end()
+    paper = replace(bare, profile=replace(TINY, name="paper"))
+    assert all("teach none" in reason for reason in paper.left_out.values()) and list(paper.left_out) == list(EXTRAS)
+    monkeypatch.setattr(door, "load_cohort", lambda name, settings, jobs: bare.cohort)
+    said = []
+    with pytest.raises(NothingToDo, match="cannot teach biomarkers"):
+        door.find_or_train("small", "smoke", say=said.append)
+    assert said == []
 
 
 def test_another_cohort_is_opened_at_the_same_size_or_the_notebook_ends(study, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lusbio.cohorts.covid_blues import load_covid_blues
 from lusbio.cohorts.table import (
     COLUMNS,
     NUMBER_COLUMNS,
@@ -13,7 +14,9 @@ from lusbio.cohorts.table import (
     write_table,
 )
 from lusbio.errors import CohortError
-from lusbio.vocabulary import BIOMARKER_NAMES
+from lusbio.simulation.population import simulate_recordings
+from lusbio.simulation.raters import trainee_table, truth_table
+from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
 
 GOOD = pd.DataFrame({"video_id": ["a", "b"], "patient_id": ["1", "2"], "path": ["a.mp4", "deep/b.mp4"]})
 
@@ -104,3 +107,26 @@ def test_a_biomarker_that_is_a_class_under_another_name_is_found():
     table["one_value"], table["rare"] = 1.0, [1.0] + [np.nan] * 5 + [0.0] * 7
     found = find_determined_classes(table, ["same", "often", "always_ill", "one_value", "rare"], "disease")
     assert found.to_numpy().tolist() == [["same", 0, "COVID pneumonia", 5], ["same", 1, "healthy", 6]]
+
+
+def test_labels_made_of_the_diagnosis_are_found():
+    """As POCOVID's once were: no effusion where the metadata call a lung healthy."""
+    table = pd.DataFrame({"disease": ["healthy"] * 38 + ["COVID pneumonia"] * 14 + ["other lung disease"] * 30})
+    table["effusion_none"] = [1.0] * 38 + [np.nan] * 36 + [0.0] * 8
+    found = find_determined_classes(table, ["effusion_none"], "disease").to_numpy().tolist()
+    assert ["effusion_none", 1, "healthy", 38] in found
+
+
+@pytest.mark.parametrize(("patients", "probe"), [(24, "linear"), (189, "linear"), (189, "convex")])
+@pytest.mark.parametrize("task", TASKS)
+def test_what_severity_is_graded_by_does_not_give_it_away(patients, probe, task):
+    recordings = simulate_recordings(patients, 0, probe)
+    for table in (trainee_table(recordings, ".mp4"), truth_table(recordings)):
+        assert find_determined_classes(table, BIOMARKER_NAMES, task).empty
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_findings_of_covid_blues_give_no_class_away(data_folder, task):
+    table = load_covid_blues(data_folder / "covid_blues").table
+    learnt = [name for name in BIOMARKER_NAMES if table[name].nunique() == 2]
+    assert learnt == ["a_lines_none", "b_lines_none"] and find_determined_classes(table, learnt, task).empty

@@ -21,7 +21,7 @@ from lusbio.runs.predict import CLIPS
 from lusbio.runs.spec import PreparedCohort
 from lusbio.runs.study import Study
 from lusbio.statistics.within_sources import find_exact_interval, measure_severity
-from lusbio.vocabulary import SEVERITY, Kind
+from lusbio.vocabulary import BIOMARKER_TASK, SEVERITY, Kind
 
 PAPER_VIDEOS = 21
 """Linear videos of POCOVID with a severity, duplicates not counted: what the paper tested on."""
@@ -53,8 +53,8 @@ def check_comparable(study: Study, other: Study) -> None:
     """End the notebook where a study's networks have nothing to show on another cohort, or nothing to be judged by."""
     if study.cohort.name == other.cohort.name:
         study.end_here(f"No Table 3: a test of {study.cohort.name} on itself is no generalization.", "table3")
-    if SEVERITY in study.unlearnable:
-        study.end_here(f"No Table 3: {study.cohort.name} has too few severities to learn.", "table3")
+    for task in (SEVERITY, BIOMARKER_TASK):
+        study.check_learnable(task, "table3")
     if other.table[SEVERITY].isna().all():
         study.end_here(f"No Table 3: none of the {len(other.videos)} videos has a severity.", "table3")
 
