@@ -95,24 +95,24 @@ class Setting:
 def list_first_round() -> list[Setting]:
     """One thing at a time from the start, and the grid of size and length."""
     start = Setting()
-    grid = [Setting(width=w, image_size=p, epochs=e) for w in (16, 24, 32) for p in (64, 96) for e in (12, 24)]
-    others = [
-        *(replace(start, width=width) for width in (48, 64)),
+    first = [replace(start, image_size=size, epochs=epochs) for size in (64, 96) for epochs in (12, 24)]
+    levers = [
         *(replace(start, epochs=epochs) for epochs in (6, 48)),
-        replace(start, image_size=112),
-        replace(start, frames=4),
         *(replace(start, learning_rate=rate) for rate in (3e-4, 2e-3, 4e-3)),
         replace(start, batch_size=16, learning_rate=2e-3),
-        replace(start, schedule="plateau"),
+        replace(start, frames=4),
+        replace(start, pool="mean"),
         *(replace(start, dropout=dropout) for dropout in (0.0, 0.2)),
-        *(replace(start, augment=augment) for augment in (0.0, 0.5, 1.5)),
+        *(replace(start, augment=augment) for augment in (0.0, 0.5)),
         replace(start, smoothing=0.1),
-        *(replace(start, decay=decay) for decay in (0.01, 0.1)),
+        replace(start, decay=0.05),
         replace(start, average=0.98),
         replace(start, balance=0.5),
-        replace(start, pool="mean"),
+        replace(start, schedule="plateau"),
     ]
-    return list(dict.fromkeys([start, *others, *grid]))
+    wider = [replace(one, width=width) for width in (24, 32) for one in first]
+    large = [replace(start, image_size=112), *(replace(start, width=width) for width in (48, 64))]
+    return [*first, *levers, *wider, *large]
 
 
 FINAL: tuple[Setting, ...] = ()
