@@ -10,6 +10,7 @@ from sklearn.metrics import cohen_kappa_score
 from lusbio.errors import NothingToDo
 from lusbio.experts.rows import decide_end_to_end
 from lusbio.files import ROOT
+from lusbio.paper import agreement
 from lusbio.paper.agreement import (
     compare_agreement,
     decide_severity,
@@ -19,7 +20,7 @@ from lusbio.paper.agreement import (
     publish_figure,
 )
 from lusbio.runs.study import Study
-from lusbio.vocabulary import SEVERITY, SPECIALIST, Kind
+from lusbio.vocabulary import BIOMARKER_NAMES, SEVERITY, SPECIALIST, Kind
 
 
 def with_column(study: Study, name: str, values: pd.Series) -> Study:
@@ -90,6 +91,16 @@ def test_where_severity_cannot_be_learnt_the_notebook_ends(study, figures):
 def test_who_agrees_is_about_being_right_so_experts_are_chosen_by_accuracy(study, monkeypatch):
     monkeypatch.setattr("lusbio.paper.agreement.decide_both_ways", lambda task, _, metric: [task, metric])
     assert decide_severity(study) == [SEVERITY, "accuracy"]
+
+
+def test_where_no_biomarker_can_be_learnt_the_public_raters_are_compared_all_the_same(study, figures, monkeypatch):
+    raters = pd.DataFrame({"pocovid": [0, 1, 2, 3] * 5, "covidx_us": [0, 1, 2, 2] * 5, "group_id": list("abcd") * 5})
+    monkeypatch.setattr(agreement, "read_public_raters", lambda folder: raters.assign(matched_by="name"))
+    study.publish("table4", pd.DataFrame({"rater": ["trainee"]}))
+    table = study.table.assign(**dict.fromkeys(BIOMARKER_NAMES, np.nan))
+    with pytest.raises(NothingToDo, match="cannot teach biomarkers"):
+        decide_severity(replace(study, cohort=replace(study.cohort, table=table)))
+    assert sorted(path.name for path in study.folder.iterdir()) == ["table4_public.csv", "table4_public.md"]
 
 
 def test_people_read_values_with_intervals_and_the_published_one(study, decided):

@@ -5,7 +5,7 @@ import pytest
 from helpers import made_up_row, made_up_run, small_study
 
 from lusbio.cohorts.targets import keep_fraction
-from lusbio.errors import LusbioError
+from lusbio.errors import LusbioError, NothingToDo
 from lusbio.experts.baselines import decide_by_majority
 from lusbio.experts.classifiers import EXPERT_NAMES
 from lusbio.experts.inputs import crossfit_biomarkers, expert_input, take_input, take_rated_biomarkers
@@ -76,7 +76,7 @@ def test_tasks_without_two_classes_are_not_available(study):
 def test_a_cohort_without_biomarkers_or_without_tasks_is_refused_with_the_reason(study):
     for columns in (list(BIOMARKER_NAMES), [SEVERITY, SF_RATIO, DISEASE]):
         bare = study.table.assign(**dict.fromkeys(columns, np.nan))
-        with pytest.raises(LusbioError, match="needs labels of some biomarkers and of one task"):
+        with pytest.raises(NothingToDo, match="needs labels of some biomarkers and of one task"):
             list_specs(replace(study, cohort=replace(study.cohort, table=bare)))
 
 

@@ -1,5 +1,6 @@
 """Table 4: how far the trainee, and what learnt from the trainee, agree with a specialist. Numbers x 100."""
 
+import contextlib
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -8,7 +9,7 @@ import pandas as pd
 
 from lusbio.cohorts.pocovid import read_public_raters
 from lusbio.cohorts.targets import encode_task
-from lusbio.errors import CohortError
+from lusbio.errors import CohortError, NothingToDo
 from lusbio.experts.rows import Row
 from lusbio.experts.table1 import decide_both_ways
 from lusbio.files import Table, data_folder
@@ -19,7 +20,7 @@ from lusbio.report.tables import runs_of
 from lusbio.runs.study import Study
 from lusbio.statistics.bootstrap import HeldOut
 from lusbio.statistics.metrics import rater_agreement
-from lusbio.vocabulary import SEVERITY, SPECIALIST, kind_words
+from lusbio.vocabulary import BIOMARKER_TASK, SEVERITY, SPECIALIST, kind_words
 
 COLUMNS = ["rater", "metric", "value", "low", "high"]
 
@@ -28,10 +29,13 @@ def decide_severity(study: Study) -> list[Row]:
     """The network and the experts that Table 4 compares: of each run the most accurate in validation.
 
     Raises:
-        NothingToDo: Where a cohort has too few severities to learn.
+        NothingToDo: Where a cohort has too few labels of severity or of biomarkers to learn. The table of the public
+            raters, who need no network, is made before that.
     """
-    if SEVERITY not in study.tasks:
-        study.end_here(f"Nobody to compare: {study.unlearnable[SEVERITY]}.", "table4", "agreement", "table4_public")
+    for task in sorted({SEVERITY, BIOMARKER_TASK} & study.unlearnable.keys()):
+        with contextlib.suppress(NothingToDo):
+            study.publish("table4_public", make_public_raters_table(open_public_raters(study), study.draws))
+        study.check_learnable(task, "table4", "agreement")
     return decide_both_ways(SEVERITY, study, metric="accuracy")
 
 
