@@ -45,7 +45,8 @@ Attributes:
 def decode_video(path: Path, size: int) -> np.ndarray:
     """Decode a video to small square grey frames.
 
-    The frame is resized by area averaging to a square, whatever its aspect, as the paper does.
+    The frame is resized to a square, whatever its aspect. The paper interpolates bilinearly; area averaging passes over
+    no pixel where frames are made much smaller. (Engineering choice.)
 
     Args:
         path: A video, a DICOM multi-frame object, or a uint8 array (N, H, W) or (N, H, W, 3).

@@ -69,8 +69,8 @@ def make_folds(table: pd.DataFrame, protocol: str) -> pd.DataFrame:
         ValueError: If there is no such protocol.
 
     Source:
-        Gare et al. 2022, Section 3 for the sizes; the dealing follows the authors' practice,
-        except for the backward rounds (engineering choice).
+        Gare et al. 2022, Section 3, for the sizes. There patients are dealt at random; by size and severity, forwards
+        and backwards, is an engineering choice.
     """
     n_folds = _n_folds(protocol)
     _check_columns(table, "group_id", "lung_severity")
@@ -230,7 +230,7 @@ def oversample(labels: Sequence, groups: Sequence, seed: int) -> np.ndarray:
         LusbioError: If the lengths differ.
 
     Source:
-        Gare et al. 2022, Section 3 ("oversampled"); drawing by patient is an engineering choice.
+        Gare et al. 2022, Section 2 ("oversampled"); drawing by patient is an engineering choice.
 
     Example:
         >>> oversample([0, 0, 0, 1], ["a", "b", "b", "c"], seed=0).tolist()

@@ -99,7 +99,7 @@ def repeat_rare(table: pd.DataFrame, rows: np.ndarray, task: str, seed: int) -> 
         Rows of the table, int64, each at least once.
 
     Source:
-        Gare et al. 2022, Section 3; that severity balances the biomarker network is their practice.
+        Gare et al. 2022, Section 2; that severity balances the biomarker network is an engineering choice.
     """
     classes = encode_task(table, SEVERITY if task == BIOMARKER_TASK else task)[rows]
     labels = [None if label < 0 else int(label) for label in classes]

@@ -34,7 +34,7 @@ def frame_indices(n_frames: int, clip_frames: int, start: int) -> np.ndarray:
     Returns:
         int64 array (T,), non-decreasing, all below ``n_frames``.
 
-    Source: Gare et al. 2022, Section 3, "clip sampling"; short videos are an engineering choice.
+    Source: Gare et al. 2022, Section 2, for equal segments and a random start; short videos are an engineering choice.
 
     Example:
         >>> frame_indices(13, 4, start=2).tolist(), frame_indices(3, 4, start=0).tolist()
@@ -57,7 +57,8 @@ def evaluation_starts(n_frames: int, clip_frames: int, n_clips: int) -> np.ndarr
     Returns:
         int64 array (n_clips,), values in ``[0, max(1, n_frames // clip_frames))``.
 
-    Source: Gare et al. 2022, Section 3.
+    Source: Gare et al. 2022, Section 2, for several clips and their mean; that starts are fixed and evenly spaced is an
+        engineering choice.
 
     Example:
         >>> evaluation_starts(60, 15, 4).tolist(), evaluation_starts(30, 15, 4).tolist()
@@ -81,8 +82,8 @@ def augment_clips(clips: torch.Tensor, generator: torch.Generator) -> torch.Tens
     Returns:
         Tensor of the same shape, type and device, range [0, 1].
 
-    Source: Gare et al. 2022, Section 3: horizontal flip; intensity x 0.8-1.1; image scale +-20 %;
-        rotation +-15 degrees; translation +-5 %.
+    Source: Gare et al. 2022, Section 2: horizontal flip; intensity x 0.8-1.1; image scale +-20 %;
+        rotation +-15 degrees; translation +-5 %. The probability of each is an engineering choice.
     """
     maps, brightness = draw_augmentation(len(clips), generator)
     return apply_augmentation(clips, maps.to(clips.device), brightness.to(clips.device))

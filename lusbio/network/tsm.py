@@ -2,7 +2,7 @@
 """ResNet-18 that sees time: channels shifted between neighbouring frames, then a pool over the clip.
 
 Source: Lin, Gan and Han 2019, "TSM: Temporal Shift Module for Efficient Video Understanding",
-Sections 3 and 4; the settings are those of Gare et al. 2022, Section 3.
+Sections 3 and 4; the settings are those of Gare et al. 2022, Section 2.
 """
 
 from functools import partial
@@ -115,7 +115,7 @@ class TSMResNet18(ResNet18):
         ValueError: If ``pool`` is neither.
 
     Source:
-        Gare et al. 2022, Section 3; the head is the authors' practice.
+        Gare et al. 2022, Section 2, which says nothing of the head: dropout and the maximum are an engineering choice.
     """
 
     def __init__(

@@ -185,7 +185,7 @@ def load_initial_weights(network: nn.Module, choice: str) -> str:
         LusbioError: If the named weights are not found here, or the file's names or shapes do not fit.
 
     Source:
-        ImageNet weights (Kinetics for I3D): Gare et al. 2022, Section 3 and Table 6; inflation: Carreira
+        ImageNet weights (Kinetics for I3D): Gare et al. 2022, Section 2 and Table 6; inflation: Carreira
         and Zisserman 2017, Section 2.4; the sum over colours: engineering choice.
     """
     found = find_initial_weights(choice if choice in CHOICES else "imagenet", name_backbone(network))
