@@ -7,6 +7,7 @@ JOBS        ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/nul
 PYTHON      ?= python3
 TORCH_INDEX ?=
 LUSBIO_DATA ?=
+WIDTH       ?=
 
 # The paper's notebooks in the order they run: look at the data, train, then read what was trained.
 PAPER := 01_cohort 02_biomarkers 00_start_here 03_experts 04_generalization 05_agreement 06_another_backbone 10_closer_look
@@ -32,6 +33,10 @@ ifneq ($(strip $(LUSBIO_DATA)),)
 export LUSBIO_DATA
 endif
 
+ifneq ($(strip $(WIDTH)),)
+export LUSBIO_WIDTH := $(WIDTH)
+endif
+
 # --- The environment: the active one if it has what the notebooks import, else .venv, made once ---
 STACK := torch pytorch_lightning sklearn pandas seaborn imageio av pooch safetensors skops \
          pydicom papermill nbconvert ipykernel mistune
@@ -52,7 +57,7 @@ help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-15s %s\n", $$1, $$2}'
 	@echo
 	@echo "now: PROFILE=$(PROFILE) COHORT=$(COHORT) JOBS=$(JOBS), Python: $(RUN)"
-	@echo "also: TORCH_INDEX=URL of another torch build, LUSBIO_DATA=folder of the public cohorts, PYTHON=python3.12"
+	@echo "also: WIDTH=64 for the published width, TORCH_INDEX=URL of another torch build, LUSBIO_DATA=folder of the public cohorts, PYTHON=python3.12"
 
 env: $(ENVIRONMENT) ## Make .venv, unless the active environment already has everything
 	@$(RUN) -c 'import sys, torch; print(f"{sys.executable}: Python {sys.version.split()[0]}, torch {torch.__version__}")'
@@ -109,7 +114,7 @@ DATA    := $(or $(LUSBIO_DATA),$(BUILD)/data)
 $(OUT)/inputs.txt: FORCE
 	+@mkdir -p $(OUT); cohort='$(subst ','\'',$(COHORT))'; \
 	    { echo "cohort $$cohort"; echo "data $(LUSBIO_DATA)"; \
-	      echo "weights $(LUSBIO_WEIGHTS) $(LUSBIO_WEIGHTS_I3D)"; \
+	      echo "weights $(LUSBIO_WEIGHTS) $(LUSBIO_WEIGHTS_I3D) $(WIDTH)"; \
       for place in "$$cohort" '$(subst ','\'',$(DATA))/covid_blues' '$(subst ','\'',$(DATA))/pocovid' \
           '$(subst ','\'',$(DATA))/covidx_us'; do \
         if [ -d "$$place" ]; then (cd "$$place" && pwd && ls -lRn | cksum); fi; done; } > $@.tmp; \

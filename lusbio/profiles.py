@@ -1,5 +1,6 @@
 """How big: ``smoke`` for tests, ``laptop`` for two cores, ``paper`` for the published settings."""
 
+import os
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,10 +91,17 @@ with (Path(__file__).parent / "words" / "profiles.toml").open("rb") as _file:
 def find_profile(name: str) -> Profile:
     """The profile of a name; a ``ValueError`` names the possible ones.
 
+    ``$LUSBIO_WIDTH``, a multiple of 8, overrides the width of the network.
+
     Example:
         >>> find_profile("paper").training.image_size
         224
     """
     if name not in PROFILES:
         raise ValueError(f"profile {name!r} is not one of {', '.join(PROFILES)}")
-    return PROFILES[name]
+    profile, width = PROFILES[name], os.environ.get("LUSBIO_WIDTH", "")
+    if not width:
+        return profile
+    if not width.isdigit() or int(width) % 8 or not int(width):
+        raise ValueError(f"LUSBIO_WIDTH is {width!r}, expected a multiple of 8")
+    return replace(profile, training=replace(profile.training, width=int(width)))

@@ -2,8 +2,9 @@ import json
 from dataclasses import replace
 
 import pytest
-from helpers import made_up_run, small_study
+from helpers import TINY, made_up_run, small_study
 
+from lusbio.profiles import find_profile
 from lusbio.runs.origin import choose_initial_weights, describe_origin, record_runs
 from lusbio.runs.study import Study
 from lusbio.vocabulary import BIOMARKER_TASK, DISEASE, SEVERITY
@@ -62,6 +63,17 @@ def test_runs_of_later_notebooks_count_too_and_once(study, tmp_path, monkeypatch
 def test_a_biomarker_network_that_starts_from_another_is_no_end_to_end_one(study):
     kinds = [study.specs(task, initial_weights="run:x")[0].kind for task in (BIOMARKER_TASK, SEVERITY)]
     assert kinds == ["biomarker network, pretrained", "pretrained on biomarkers"]
+
+
+def test_a_narrow_network_starts_from_scratch_and_says_which_width_a_file_needs(study, monkeypatch):
+    wished = replace(study, profile=replace(TINY, initial_weights="imagenet"))
+    name, line = choose_initial_weights(wished)
+    assert name == "scratch" and "WIDTH=64" in line and "16 channels" in line
+    monkeypatch.setenv("LUSBIO_WIDTH", "24")
+    assert find_profile("paper").training.width == 24
+    monkeypatch.setenv("LUSBIO_WIDTH", "20")
+    with pytest.raises(ValueError, match="'20', expected a multiple of 8"):
+        find_profile("paper")
 
 
 def test_weights_are_looked_for_once_so_that_notebooks_mean_the_same_runs(study, tmp_path, monkeypatch):

@@ -12,6 +12,9 @@ from lusbio.network import USUAL_BACKBONE
 from lusbio.runs.plan import find_left_out
 from lusbio.runs.spec import PreparedCohort, Run
 
+FITTING_WIDTH = 64
+"""The width of a ``TSMResNet18`` that torchvision's files are for."""
+
 
 def describe_origin(prepared: PreparedCohort, runs: Sequence[Run]) -> str:
     """The line that stands above every table and figure: what the numbers come from.
@@ -125,8 +128,12 @@ def choose_initial_weights(prepared: PreparedCohort, backbone: str = USUAL_BACKB
     Returns:
         A name for ``RunSpec.initial_weights``, and a line that says which weights, and why these.
     """
-    from lusbio.network.weights import find_initial_weights, names_a_file
+    from lusbio.network.weights import SCRATCH, find_initial_weights, names_a_file
 
+    width = prepared.profile.training.width
+    if backbone == USUAL_BACKBONE and width != FITTING_WIDTH and prepared.profile.initial_weights != SCRATCH:
+        reason = f"files of ImageNet weights are for WIDTH={FITTING_WIDTH}, and this network is {width} channels wide"
+        return SCRATCH, f"{backbone}: from scratch; {reason}"
     path = build_folder(prepared.profile.name, prepared.cohort.name, "initial_weights.json")
     chosen = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if backbone not in chosen or names_a_file(backbone):
