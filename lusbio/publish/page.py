@@ -43,8 +43,8 @@ def build_page(profile: str, cohort: str) -> str:
     folder = figures_folder(profile, cohort)
     run, timing = _read_json(folder / "run.json"), _read_json(folder / "timing.json")
     if not run:
-        first = f"run make paper PROFILE={profile} COHORT={cohort} first, or read in its notebooks why nothing was trained"
-        raise LusbioError(f"{folder} has no run.json: {first}")
+        command = f"make paper PROFILE={profile} COHORT={cohort}"
+        raise LusbioError(f"{folder} has no run.json: run {command}, or read in its notebooks why nothing was trained")
     files, private = _find_files(folder), _find_files(build_folder(profile, cohort, "frames"))
     found = {name: private.get(name, {}) | files.get(name, {}) for name in files | private}
     kind = "simulated" if run["simulated"] else "real"
