@@ -8,6 +8,7 @@ import pytest
 from helpers import TINY, made_up_run, silent, small_study
 
 from lusbio.errors import LusbioError, NothingToDo
+from lusbio.experts.table1 import decide_both_ways
 from lusbio.files import Table, build_folder
 from lusbio.runs import study as door
 from lusbio.runs.plan import EXTRAS, list_grid
@@ -130,7 +131,8 @@ def test_a_notebook_ends_with_one_line_and_without_stale_results(study):
 def test_runs_of_what_cannot_be_learnt_end_the_notebook(study, monkeypatch):
     bare = study.table.assign(**dict.fromkeys(BIOMARKER_NAMES, 0.0))  # never present: there is nothing to tell apart
     bare = replace(study, cohort=replace(study.cohort, table=bare, simulated=False))
-    for end in (lambda: bare.runs(BIOMARKER_TASK), lambda: list_grid(bare)):
+    ends = (lambda: bare.runs(BIOMARKER_TASK), lambda: list_grid(bare), lambda: decide_both_ways(SEVERITY, bare))
+    for end in ends:
         with pytest.raises(NothingToDo, match="'small'.*no train video has a label for biomarkers"):
             end()
     paper = replace(bare, profile=replace(TINY, name="paper"))

@@ -44,7 +44,7 @@ def decide_both_ways(task: str, study: Study, budget: float = 1.0, metric: str =
 
     ``budget`` is that of both routes, see ``RunSpec``; what is best is said by ``metric``.
     """
-    networks, biomarkers = (study.runs(name, budget=budget) for name in (task, BIOMARKER_TASK))
+    biomarkers, networks = (study.runs(name, budget=budget) for name in (BIOMARKER_TASK, task))
     experts = choose_by_validation(decide_with_experts(biomarkers, task, study), metric)
     return [decide_end_to_end(networks, study), experts]
 
