@@ -14,7 +14,6 @@ from lusbio.report.tables import (
     describe_absent,
     describe_backbone_effort,
     describe_majority,
-    list_run_differences,
     make_cost,
     make_table1,
     make_table6,
@@ -151,16 +150,6 @@ def test_it_is_said_whether_anybody_is_right_more_often_than_class_frequencies()
     rows = [made_up_row("end_to_end", "E2E", 0), made_up_row("majority", "—", 1, skill=-1)]
     (sentence,) = describe_majority(make_table1(rows, draws=2).cells)
     assert sentence.startswith("Lung severity") and "above are 1 of 1 networks" in sentence
-
-
-def test_a_difference_is_listed_run_by_run():
-    rows = [made_up_row("biomarkers", "RF", 1, skill=2), made_up_row("end_to_end", "E2E", 0)]
-    found = list_run_differences(*rows)
-    aucs = [
-        [roc_auc_score(h.labels, h.probabilities, multi_class="ovo", average="weighted") for h in row.held_out]
-        for row in rows
-    ]
-    assert found == pytest.approx(100 * np.subtract(*aucs))
 
 
 def test_biomarkers_near_chance_are_named_with_the_reason():

@@ -14,7 +14,6 @@ from lusbio.files import Table
 from lusbio.report.cells import format_cell, make_task_cells, name_row, read_published, read_published_minutes, widen
 from lusbio.runs.spec import Run
 from lusbio.runs.study import Study
-from lusbio.statistics.bootstrap import subtract_by_run
 from lusbio.vocabulary import BIOMARKER_TASK, SEVERITY, Kind, kind_words, title_of
 
 TABLE1_METRICS = ("auc", "accuracy")
@@ -134,11 +133,6 @@ def describe_majority(cells: pd.DataFrame) -> list[str]:
         above = " and ".join(told)
         sentences.append(f"{title_of(task)}, accuracy: class frequencies alone reach {known:.1f}; above are {above}.")
     return sentences
-
-
-def list_run_differences(first: Row, second: Row) -> np.ndarray:
-    """AUC of one row minus that of another, run by run, shape (R,), in points: does a single run carry a difference?"""
-    return 100 * subtract_by_run(first.held_out, second.held_out)["auc"]
 
 
 def runs_of(rows: Iterable[Row]) -> tuple[Run, ...]:

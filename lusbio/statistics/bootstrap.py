@@ -85,26 +85,6 @@ def draw_group_counts(groups: Sequence, n_draws: int, seed: int | list, strata: 
     return counts[:, codes]
 
 
-def find_strata(groups_of_runs: Sequence[Sequence]) -> list[str]:
-    """What groups are drawn within: those that are tested in the same runs.
-
-    Args:
-        groups_of_runs: Group of each test video, run by run.
-
-    Returns:
-        Stratum of each video, the runs one after the other.
-
-    Example:
-        >>> find_strata([["a", "a"], ["a", "b"]])
-        ['[0, 1]', '[0, 1]', '[0, 1]', '[1]']
-    """
-    tested_in: dict = {}
-    for number, groups in enumerate(groups_of_runs):
-        for group in dict.fromkeys(groups):
-            tested_in.setdefault(group, []).append(number)
-    return [str(tested_in[group]) for groups in groups_of_runs for group in groups]
-
-
 def estimate(runs: Runs, draws: int, measure: Measure = task_metrics, seed: int = 0) -> dict[str, Estimate]:
     """Each metric, averaged over runs, with its interval over patients and runs.
 
@@ -186,15 +166,17 @@ def draw_means(runs: Runs, draws: int, measure: Measure = task_metrics, seed: in
 def draw_runs(runs: Runs, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """How often every test video, (D, V of all runs), and every run, (D, R), counts in each draw.
 
-    Patients are drawn within the strata of ``find_strata``. Of the runs that test the same groups (all of the paper's
-    protocol, or several seeds of a fold) as many are drawn, with repetition, as there are. A run that is alone with its
-    groups, as each fold of the cross protocol, cannot be drawn anew and counts once: its interval does not hold what
-    another training would change.
+    Patients are drawn among those that are tested in the same runs. Of the runs that test the same groups (all of the
+    paper's protocol, or several seeds of a fold) as many are drawn, with repetition, as there are. A run that is alone
+    with its groups, as each fold of the cross protocol, cannot be drawn anew and counts once: its interval does not
+    hold what another training would change.
     """
-    tested = [np.asarray(run.groups, dtype=str) for run in runs]
-    weights = draw_group_counts(np.concatenate(tested), draws, seed, find_strata(tested))
-    same = [str(np.unique(groups).tolist()) for groups in tested]
-    return weights, draw_group_counts(np.arange(len(runs)), draws, [seed, 1], same)
+    videos = np.concatenate([np.asarray(run.groups, dtype=str) for run in runs])
+    names, group_of = np.unique(videos, return_inverse=True)
+    tests = np.array([np.isin(names, np.asarray(run.groups, dtype=str)) for run in runs])  # (R, groups)
+    of_run, of_group = (np.unique(tests, axis=axis, return_inverse=True)[1].ravel() for axis in (0, 1))
+    weights = draw_group_counts(videos, draws, seed, of_group[group_of])
+    return weights, draw_group_counts(np.arange(len(runs)), draws, [seed, 1], of_run)
 
 
 def percentile_interval(draws: np.ndarray) -> tuple[float, float]:
