@@ -167,7 +167,7 @@ def fit_expert(
     if n_known < 2 or not len(val_labels):
         found = f"{n_known} classes in the training set and {len(val_labels)} labelled validation videos"
         raise LusbioError(f"{found}; an expert needs at least 2 and 1")
-    best = None
+    fitted = []
     for fit in range(fits):
         fit_seed = int(np.random.SeedSequence([seed, fit]).generate_state(1)[0])
         rows = oversample(labels, groups, fit_seed)
@@ -177,9 +177,8 @@ def fit_expert(
             model.fit(features[rows], labels[rows])
         expert = Expert(name, model, n_classes, 0.0, fit)
         validated = judge_validation(val_labels, expert.predict_probabilities(val_features))
-        if best is None or validated > best.validated:
-            best = replace(expert, validated=validated)
-    return best
+        fitted.append(replace(expert, validated=validated))
+    return max(fitted, key=lambda expert: expert.validated)
 
 
 def _check_features(features: np.ndarray, what: str, width: int | None = None) -> np.ndarray:
