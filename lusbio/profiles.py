@@ -49,7 +49,7 @@ class Profile:
         seeds: Trainings of every network in every fold.
         video_size: Height and width of its videos in pixels.
         video_frames: Fewest and most frames of its videos.
-        bootstrap_draws: Draws of patients behind every interval.
+        bootstrap_draws: Draws of patients and runs behind every interval.
         label_fractions: Shares of the task labels, below 1, with which label efficiency is measured.
         label_folds: In how many of the run folds.
         backbone_training: Of the other backbone (Table 6).

@@ -245,7 +245,7 @@ def test_mixed_networks_train_and_are_read_as_runs_of_the_real_patients(runs, mi
         check_same_videos(kept, real)
         assert kept.splits.tolist() == real.splits(run.spec.fold).tolist()
         np.testing.assert_array_equal(kept.probabilities, run.probabilities[:40])
-        assert kept.features.shape == (40, 512) and kept.folder == run.folder
+        assert kept.features.shape == (40, 8 * 16) and kept.folder == run.folder
         assert run.info["videos"]["test"] == (kept.splits == "test").sum()
         learnt = np.flatnonzero(~np.isnan(kept.biomarkers).all(axis=0))
         assert learnt.tolist() == [0, 2, 5, 9]

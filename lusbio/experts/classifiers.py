@@ -138,7 +138,7 @@ def fit_expert(
 
     Args:
         name: One of ``EXPERT_NAMES``, or ``FOREST``.
-        features: Training videos, shape (V, any), finite: 38 probabilities, or 512 features.
+        features: Training videos, shape (V, any), finite: 38 probabilities, or a network's features.
         labels: Their class indices, shape (V,), 0 to K-1; NaN where unknown (left out).
         groups: Their groups, shape (V,).
         val_features: Validation videos, shape (W, as above).

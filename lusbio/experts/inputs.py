@@ -40,7 +40,7 @@ def take_input(runs: Sequence[Run], task: str) -> ExpertInput:
 
 
 def expert_input(run: Run) -> np.ndarray:
-    """What experts see of a run: biomarkers float64 (V, 38), or features float64 (V, 512 or 2048)."""
+    """What experts see of a run: biomarkers float64 (V, 38), or features float64 (V, 8 * width or 2048)."""
     return fill_masked(run.biomarkers) if run.spec.task == BIOMARKER_TASK else run.features.astype(np.float64)
 
 

@@ -295,7 +295,7 @@ def predict(module: VideoModule, loader: DataLoader, *, device: torch.device) ->
         device: Where to compute.
 
     Returns:
-        Probabilities float32 (V, K) and features float32 (V, 512), in the loader's order.
+        Probabilities float32 (V, K) and features float32 (V, 8 * width), in the loader's order.
     """
     module = module.to(device).eval()
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=choose_precision(device) == "bf16-mixed")

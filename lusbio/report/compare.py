@@ -16,7 +16,7 @@ from lusbio.files import Table, read_words
 from lusbio.report.cells import format_value, show_intervals, subtract_cells
 from lusbio.report.tables import runs_of
 from lusbio.runs.study import Study
-from lusbio.statistics.bootstrap import COVERAGE, draw_means, estimate, holm, paired_difference, percentile_interval
+from lusbio.statistics.bootstrap import COVERAGE, draw_means, estimate, holm, percentile_interval, subtract_by_run
 from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, Kind, title_of
 
 MARGIN = 2.5
@@ -38,7 +38,7 @@ def compare_routes(rows: Sequence[Row], draws: int) -> Table:
 
     Args:
         rows: The rows of Table 1.
-        draws: Draws of patients behind the interval of the difference.
+        draws: Draws of patients and runs behind the interval of the difference.
 
     Returns:
         One line per task that both decided: ``task, expert`` (fold by fold the one that validated best),
@@ -88,7 +88,7 @@ def compare_budgets(rows: dict[float, Sequence[Row]], draws: int) -> pd.DataFram
 def _subtract(pair: Sequence[Row], draws: int) -> tuple[float, np.ndarray]:
     """Experts minus end-to-end in points of AUC: as it is, and in every draw (D,)."""
     network, experts = pair
-    value = paired_difference(experts.held_out, network.held_out, 1)["auc"].value
+    value = subtract_by_run(experts.held_out, network.held_out)["auc"].mean()
     drawn = [draw_means(row.held_out, draws)["auc"] for row in (experts, network)]
     return 100 * value, 100 * (drawn[0] - drawn[1])
 

@@ -66,7 +66,7 @@ def make_operating_points(rows: Sequence[Row], draws: int) -> Table:
 
     Args:
         rows: Ways to decide.
-        draws: Draws of patients behind an interval.
+        draws: Draws of patients and runs behind an interval.
 
     Returns:
         One line per row: ``features, classifier, task, question``; ``sensitivity`` and ``specificity`` with ``_low``

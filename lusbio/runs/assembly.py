@@ -90,7 +90,7 @@ def assemble(
 def predict_all(
     module: training.VideoModule, data: clips.ClipDataModule, spec: RunSpec, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a trained network says of every video of its cohort: probabilities (V, K), features (V, 512)."""
+    """What a trained network says of every video of its cohort: probabilities (V, K), features (V, 8 * width)."""
     rows = np.arange(len(data.dataset))
     loader = clips.evaluation_loader(data.dataset, rows, spec.training.evaluation_clips)
     return training.predict(module, loader, device=device)

@@ -271,7 +271,7 @@ class Run:
         spec: What it was.
         info: The content of ``run.json``.
         predictions: One row per video: ``video_id, split, p_0 ... p_K-1``.
-        features: float32 (V, 512), or 2048 for the other backbone; rows as in ``predictions``.
+        features: float32 (V, 8 * width), or 2048 for the other backbone; rows as in ``predictions``.
         minutes: Training and prediction, finished epochs before an interruption included.
     """
 

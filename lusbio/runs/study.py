@@ -51,7 +51,7 @@ class Study(PreparedCohort):
 
     @property
     def draws(self) -> int:
-        """Draws of patients behind every interval."""
+        """Draws of patients and runs behind every interval."""
         return self.profile.bootstrap_draws
 
     @cached_property
