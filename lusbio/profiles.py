@@ -47,6 +47,7 @@ class Profile:
         patients: Patients of the synthetic cohort.
         fresh_patients: Of another one, of whom nothing is learnt: simulated verdicts are about them.
         seeds: Trainings of every network in every fold.
+        fits: Fits of an expert, of which the best in validation is kept.
         video_size: Height and width of its videos in pixels.
         video_frames: Fewest and most frames of its videos.
         bootstrap_draws: Draws of patients and runs behind every interval.
@@ -64,6 +65,7 @@ class Profile:
     patients: int
     fresh_patients: int
     seeds: int
+    fits: int
     video_size: int
     video_frames: tuple[int, int]
     bootstrap_draws: int

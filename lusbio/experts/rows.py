@@ -170,7 +170,7 @@ def _fit(name: str, run: Run, values: np.ndarray, labels: np.ndarray, task: str,
     groups, n_classes = prepared.table["group_id"].to_numpy(), len(classes_of(prepared.table, task))
     train, val = ((run.splits == split) & (labels >= 0) for split in ("train", "val"))
     known = (values[train], labels[train], groups[train], values[val], labels[val])
-    return fit_expert(name, *known, n_classes=n_classes, seed=run.spec.seed)
+    return fit_expert(name, *known, n_classes=n_classes, seed=run.spec.entropy, fits=prepared.profile.fits)
 
 
 def _let_decide(
@@ -196,7 +196,7 @@ def name_decisions(start: str, expert: str, run: Run, task: str, prepared: Prepa
     """Where decisions of an expert are kept in a run's folder: named by all that decides them."""
     content = hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
     code, library = code_fingerprint(*EXPERT_CODE), version("scikit-learn")
-    known = text_sha256(content, code, library, classes_of(prepared.table, task))
+    known = text_sha256(content, code, library, classes_of(prepared.table, task), prepared.profile.fits)
     return run.folder / f"{start}-{task}-{expert.replace(' ', '_')}-{known[:12]}.csv"
 
 
