@@ -69,7 +69,6 @@ BEFORE = convex(
     RIBS=0.75,
     RIB_SIDES=((-1,), (1,), (-1, 1)),
     RIB_ROOM=(0.0, 0.4),
-    RIB_REACH_MM=(2.5, 19.0),
     HAZE_DB=(-19, -9),
     FADE_DB=(14, 28),
     DEPTHS_MM=(80, 100, 120, 140, 160),
@@ -91,7 +90,7 @@ TEXTURE = now(
     "HAZE_DB",
     "FADE_DB",
 )
-GEOMETRY = now("RIBS", "RIB_SIDES", "RIB_ROOM", "RIB_REACH_MM", "SECTOR_CROP", "DEPTHS_MM", "OPENING_DEGREES")
+GEOMETRY = now("RIBS", "RIB_SIDES", "RIB_ROOM", "SECTOR_CROP", "DEPTHS_MM", "OPENING_DEGREES")
 WIDER = {
     "GAIN_SD_DB": 6.0,
     "GAIN_LIMIT_DB": 12.0,

@@ -6,7 +6,7 @@ import pytest
 from lusbio.simulation.anatomy import fluid_mm, image_top_mm, lobe, lung_depth, pleura_depth
 from lusbio.simulation.appearance import example_scene
 from lusbio.simulation.constants import B_LINE_SPACING_MM
-from lusbio.simulation.patients import biomarkers_of
+from lusbio.simulation.patients import Findings, biomarkers_of, grade_of
 from lusbio.simulation.placement import build_scene
 from lusbio.simulation.population import simulate_recordings
 from lusbio.vocabulary import BIOMARKER_NAMES
@@ -30,6 +30,27 @@ def test_every_finding_is_placed_once(scenes):
         ):
             assert [spot.width_mm for spot in spots] == list(widths)
         assert (scene.a_window is not None) == bool(f.a_lines)
+
+
+@pytest.mark.parametrize("probe", ["linear", "convex"])
+def test_motion_and_anatomy_do_not_know_the_findings(probe):
+    same = []
+    for r in simulate_recordings(189, 1, probe):
+        shown, healthy = (build_scene(f, r.patient, r.zone, r.generator(3)) for f in (r.findings, Findings(20.0)))
+        same.append((shown.motion, shown.tilt, shown.bend_mm) == (healthy.motion, healthy.tilt, healthy.bend_mm))
+        same[-1] &= len(shown.ribs) == len(healthy.ribs)
+    assert np.mean(same) > 0.94  # in the others not even the narrowest findings have room beside them
+
+
+@pytest.mark.parametrize("probe", ["linear", "convex"])
+def test_findings_that_had_to_give_are_labelled_the_same(probe):
+    narrower = 0
+    for r in simulate_recordings(189, 1, probe):
+        found, depth = build_scene(r.findings, r.patient, r.zone, r.generator(3)).findings, r.patient.device.depth_mm
+        assert biomarkers_of(found, depth) == biomarkers_of(r.findings, depth)
+        assert grade_of(found) == grade_of(r.findings)
+        narrower += found != r.findings
+    assert narrower > 20
 
 
 def test_findings_stay_in_the_image_while_the_lung_slides(scenes):
@@ -56,11 +77,12 @@ def test_the_square_image_cuts_off_no_finding_of_a_wide_sector():
 def test_ribs_never_hide_a_finding(scenes):
     for scene in scenes:
         for rib in scene.ribs:
+            side = np.sign(rib.x_mm)
             inner = abs(rib.x_mm) - rib.width_mm / 2
             spots = (*scene.indents, *scene.breaks, *scene.consolidations, *scene.bands, *scene.b_lines)
             for spot in spots:
                 width = 0 if spot in scene.b_lines else spot.width_mm / 2
-                assert abs(spot.x_mm) + width + scene.motion.reach_mm <= inner + 1e-6
+                assert side * spot.x_mm + width + scene.motion.reach_mm <= inner + 1e-6
 
 
 def test_findings_do_not_overlap(scenes):

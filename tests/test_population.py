@@ -5,14 +5,23 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import ndtri
 from scipy.stats import spearmanr
 
 from lusbio.files import PACKAGE
 from lusbio.simulation import constants as c
 from lusbio.simulation.patients import Findings, biomarkers_of, choices_of, grade_of, sized_choice
 from lusbio.simulation.population import simulate_recordings
-from lusbio.simulation.raters import SPECIALIST, TRAINEE, rate_biomarkers, rate_severity, round_grade, trainee_table
-from lusbio.simulation.targets import intraclass_correlation, score_forest, summarise_targets
+from lusbio.simulation.raters import (
+    SPECIALIST,
+    TRAINEE,
+    draw_luck,
+    rate_biomarkers,
+    rate_severity,
+    round_grade,
+    trainee_table,
+)
+from lusbio.simulation.targets import intraclass_correlation, score_forest, score_nuisance, summarise_targets
 from lusbio.vocabulary import BIOMARKER_FLAGS, BIOMARKER_GROUPS, BIOMARKER_NAMES, group_names
 
 
@@ -138,6 +147,36 @@ def test_nuisance_knows_neither_disease_nor_severity():
         "haze_db",
     ):
         assert abs(spearmanr(severity, [getattr(d, name) for d in devices]).statistic) < 0.07, name
+
+
+@pytest.mark.parametrize("probe", ["linear", "convex"])
+def test_motion_and_anatomy_alone_tell_neither_severity_nor_disease(probe):
+    assert max(score_nuisance(300, seed=1, probe=probe).values()) < 0.55
+
+
+def test_a_rater_errs_as_often_as_named(recordings):
+    luck, errors = map(np.array, zip(*(draw_luck(r, TRAINEE) for r in recordings), strict=True))
+    shares = [0.1, 0.4, 0.7]
+    np.testing.assert_allclose(np.quantile(luck, shares, axis=0), np.array(shares)[:, None] + 0 * luck[:3], atol=0.04)
+    np.testing.assert_allclose(errors.mean(axis=0), 0, atol=0.08)
+    np.testing.assert_allclose(errors.std(axis=0), 1, atol=0.05)
+    for group in ("effusion", "consolidation"):
+        truth = np.array([choices_of(r.findings, r.patient.device.depth_mm)[group] for r in recordings])
+        none = np.array([rate_biomarkers(r, TRAINEE)[f"{group}_none"] for r in recordings])
+        assert none[truth == 1].mean() == pytest.approx(c.RATER_ERRORS[group].missed, abs=0.08)
+        assert 1 - none[truth == 0].mean() == pytest.approx(c.RATER_ERRORS[group].seen, abs=0.02)
+
+
+def test_a_rater_errs_in_severity_and_in_biomarkers_at_once(recordings):
+    scores = ndtri([draw_luck(r, TRAINEE)[0] for r in recordings])
+    correlations = np.corrcoef(scores.T)[0, 1:]
+    np.testing.assert_allclose(correlations, c.CARE, atol=0.08)
+    off, wrong = [], []
+    for r in recordings:
+        truth, rated = biomarkers_of(r.findings, r.patient.device.depth_mm), rate_biomarkers(r, TRAINEE)
+        off.append(rate_severity(r, TRAINEE) != round_grade(r.severity + TRAINEE.bias))
+        wrong.append(sum(truth[name] != rated[name] for name in BIOMARKER_NAMES))
+    assert np.corrcoef(off, wrong)[0, 1] > 0.05
 
 
 def test_raters_err_independently_of_each_other(recordings):

@@ -62,14 +62,17 @@ def test_a_finding_that_was_never_learnt_is_refused(run, study):
         measure_transfer([masked], study, 50)
 
 
-def test_targets_that_are_missed_are_named(monkeypatch):
+def test_targets_that_are_missed_or_only_tolerated_are_named(monkeypatch):
     rates = [("A", "met", 0.1, 0.2, 0.15, 0.0, True), ("A", "missed", 0.1, 0.2, 0.305, 0.0, False)]
+    rates.append(("A", "tolerated", 0.7, 0.8, 0.669, 0.0, True))
     rates.append(("B", "none", np.nan, np.nan, 0.5, 0.1, np.nan))
     columns = ["group", "quantity", "low", "high", "mean", "sd", "within"]
     monkeypatch.setattr(simulator, "summarise_targets", lambda seeds: pd.DataFrame(rates, columns=columns))
     table = make_targets(2)
-    assert table.note == "**1 of 2** targets are met. Missed: A, missed: 0.30."
-    assert table.shown["within"].tolist() == ["yes", "no", "—"] and table.shown["low"].tolist() == ["0.10", "0.10", "—"]
+    met = "**2 of 3** targets are met, 1 of these only within the tolerance of 0.05."
+    assert table.note == f"{met} Missed: A, missed: 0.305."
+    assert table.shown["within"].tolist() == ["yes", "no", "outside, by at most 0.05", "—"]
+    assert table.shown["low"].tolist() == ["0.100", "0.100", "0.700", "—"]
     assert "2 cohorts" in table.origin
 
 

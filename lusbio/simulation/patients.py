@@ -141,6 +141,25 @@ def grade_of(findings: Findings) -> int:
     return int(bool(findings.indents_mm) or findings.b_lines > 2)
 
 
+SIZED = ("indents_mm", "breaks_mm", "consolidations_mm")
+"""Findings whose option follows from number and widths, see ``sized_choice``."""
+
+
+def narrow_findings(findings: Findings) -> Findings:
+    """The narrowest findings of the same options."""
+    f = findings
+    sized = {key: tuple(c.CLASS_WIDTHS_MM[sized_choice((w,))][0] for w in getattr(f, key)) for key in SIZED}
+    window = min(f.a_line_width_mm, c.NARROWEST_WINDOW_MM[f.a_line_width_mm > 20])
+    return f._replace(**sized, coalescent_mm=(c.NARROWEST_BAND_MM,) * len(f.coalescent_mm), a_line_width_mm=window)
+
+
+def thin_findings(findings: Findings) -> Findings:
+    """The fewest findings of the same options: the widest of each kind, or the three widest of many."""
+    kinds = {key: getattr(findings, key) for key in SIZED}
+    fewest = {key: tuple(sorted(w)[::-1][: 3 if sized_choice(w) == 2 else 1]) for key, w in kinds.items()}
+    return findings._replace(**fewest, coalescent_mm=findings.coalescent_mm[:1])
+
+
 Device = namedtuple(
     "Device",
     "probe depth_mm width_mm radius_mm frequency_mhz haze_db fade_db"

@@ -1,48 +1,88 @@
-"""Places findings on the pleura so that what is labelled can be seen in every frame."""
+"""Places findings on the pleura so that what is labelled can be seen in every frame.
+
+How the lung slides, where ribs lie, how the pleura slopes and bends: that is drawn first and knows nothing of the
+findings, so that it cannot give them away. They are fitted into the room that it leaves.
+"""
 
 import numpy as np
 from numpy.random import Generator
 
 from lusbio.simulation import constants as c
 from lusbio.simulation.anatomy import Motion, Scene, Spot, visible_width
-from lusbio.simulation.patients import Device, Findings, Patient
+from lusbio.simulation.patients import SIZED, Device, Findings, Patient, narrow_findings, thin_findings
 
 
 def build_scene(findings: Findings, patient: Patient, zone: str, rng: Generator) -> Scene:
     """Place findings on the pleura so that all of them stay in the image while the lung slides.
 
     Args:
-        findings: What has to be shown.
+        findings: What has to be shown; narrower and fewer, within their options, where there is little room.
         patient: Whose body and scanner.
         zone: One of ``constants.ZONES``: basal lungs slide more.
         rng: Source of randomness.
     """
     device = patient.device
+    motion, reaches, bend = _draw_motion(patient, zone, rng), _draw_ribs(device, rng), _draw_bend(device, rng)
+    tilt = float(np.clip(rng.normal(0, 0.02), -0.05, 0.05))
     width = visible_width(device, findings)
-    free = width - 2 * c.EDGE_MM - findings.lateral_mm
-    ribs, rib_room = _draw_ribs(device.probe, width, free, rng)
-    free -= 2 * rib_room
-    moves = findings.blocks_mm or findings.b_lines
-    motion = _draw_motion(patient, zone, free / (4 if findings.a_lines and moves else 2) if moves else np.inf, rng)
-    half = width / 2 - c.EDGE_MM - rib_room
-    spots = {"ribs": ribs, **_place_blocks(findings, device, half, motion.reach_mm, rng)}
-    taken = [*spots["consolidations"], *spots["bands"]]
-    spots["b_lines"] = _place_b_lines(findings.b_lines, max(half - motion.reach_mm, 4.0), taken, device.probe, rng)
+    findings, less = _fit_findings(findings, width - 2 * c.EDGE_MM, motion.reach_mm, reaches.sum())
+    motion, reaches = motion._replace(slide_mm=less * motion.slide_mm, beat_mm=less * motion.beat_mm), less * reaches
+    half, middle = (width - reaches.sum()) / 2 - c.EDGE_MM, (reaches[0] - reaches[1]) / 2
+    spots = _place_blocks(findings, device, half, motion.reach_mm, tilt, rng)
+    blocks = [*spots["consolidations"], *spots["bands"]]
+    spots["b_lines"] = _place_b_lines(findings.b_lines, half - motion.reach_mm, blocks, device.probe, rng)
+    comets = 0 if findings.white else rng.poisson(c.COMETS)
+    spots["comets"] = [Spot(rng.uniform(-half, half), rng.uniform(0.4, 0.8), rng.uniform(4, 9)) for _ in range(comets)]
+    spots = {kind: tuple(s._replace(x_mm=s.x_mm + middle) for s in placed) for kind, placed in spots.items()}
+    spots["a_window"] = next(iter(spots["a_window"]), None)
+    beside = (width + c.RIB_WIDTH_MM) / 2 - reaches  # their middles lie outside the image
+    spots["ribs"] = tuple(Spot(x, c.RIB_WIDTH_MM) for x in (beside * (-1, 1))[reaches > 0].tolist())
     skin = rng.uniform(1.0, 2.0)
     wall = (skin, findings.pleura_mm - min(rng.uniform(5, 15), findings.pleura_mm - skin - 2), findings.pleura_mm)
-    tilt = float(np.clip(rng.normal(0, 0.02), -0.05, 0.05)) * (0.3 if findings.a_lines else 1.0)
-    bend = _draw_bend(findings, device, rng)
-    comets = 0 if findings.white else rng.poisson(c.COMETS)
-    spots["comets"] = tuple(
-        Spot(rng.uniform(-half, half), rng.uniform(0.4, 0.8), rng.uniform(4, 9)) for _ in range(comets)
-    )
-    return Scene(findings, device, motion, wall, tilt, bend, seed=tuple(rng.integers(0, 2**32, 4).tolist()), **spots)
+    scene = Scene(findings, device, motion, wall, tilt, bend, seed=tuple(rng.integers(0, 2**32, 4).tolist()), **spots)
+    return _keep_repetitions(scene) if findings.a_lines else scene
 
 
-def _place_blocks(findings: Findings, device: Device, half: float, reach: float, rng: Generator) -> dict:
+def _fit_findings(findings: Findings, width: float, reach: float, ribs: float) -> tuple[Findings, float]:
+    """Findings of the same options that fit side by side, and the share of sliding and ribs that leaves them room.
+
+    They are narrowed first, then also thinned out; where even that does not help (in a few videos) the rest gives.
+    """
+    for kept in (findings, thin_findings(findings)):
+        least = narrow_findings(kept)
+        if (spare := width - ribs - _least_room(least, reach)) >= 0:
+            break
+    share = min(max(spare, 0.0) / max(_least_room(kept, reach) - _least_room(least, reach), 1e-6), 1.0)
+    keys = (*SIZED, "coalescent_mm", "a_line_width_mm")
+    mean = {key: share * np.array(getattr(kept, key)) + (1 - share) * np.array(getattr(least, key)) for key in keys}
+    widths = {key: tuple(value.tolist()) if value.ndim else float(value) for key, value in mean.items()}
+    return kept._replace(**widths), min(1.0, 1 + spare / (ribs + 2 * reach))
+
+
+def _least_room(findings: Findings, reach: float) -> float:
+    """Width that findings take up while the lung slides; B-lines may stand where A-lines are, blocks may not."""
+    blocks = sum(findings.blocks_mm) + c.GAP_MM * len(findings.blocks_mm)
+    window = findings.a_line_width_mm + (2 * reach if blocks else 0.0)
+    return blocks + max(window, 2 * reach + 2 * findings.b_lines if blocks or findings.b_lines else 0.0)
+
+
+def _keep_repetitions(scene: Scene) -> Scene:
+    """Fewer repetitions, within their option, where the bend would push them out of the image; then less bend."""
+    f, window = scene.findings, scene.a_window
+    far = abs(window.x_mm) + window.width_mm / 2
+    sag = max(scene.bend_mm * (2 * far / scene.width_mm) ** 2, 1e-6)
+    fitting = int(scene.device.depth_mm / (f.pleura_mm + sag + 1.5)) - 1
+    copies = int(np.clip(fitting, min(f.a_line_copies, 2), f.a_line_copies))
+    slack = scene.device.depth_mm / (copies + 1) - f.pleura_mm - 1.5
+    return scene._replace(findings=f._replace(a_line_copies=copies), bend_mm=scene.bend_mm * min(1.0, slack / sag))
+
+
+def _place_blocks(findings: Findings, device: Device, half: float, reach: float, tilt: float, rng: Generator) -> dict:
     """Places of everything that must not overlap, by their names in a scene, and of the A-line window."""
     f = findings
     places = _pack(f.blocks_mm, f.a_line_width_mm, half, reach, rng)
+    if f.a_lines and tilt * places[-1] > 0:  # repetitions go where the pleura is not deeper
+        places = [-x for x in places]
     room = device.depth_mm - f.pleura_mm - 1.1 * f.effusion_mm - f.thickness_mm - 3
 
     def place(kind: str, width: float) -> Spot:
@@ -57,55 +97,45 @@ def _place_blocks(findings: Findings, device: Device, half: float, reach: float,
     kinds = ("indents", "breaks", "consolidations", "bands")
     blocks = (f.indents_mm, f.breaks_mm, f.consolidations_mm, f.coalescent_mm)
     spots = {kind: tuple(place(kind, w) for w in widths) for kind, widths in zip(kinds, blocks, strict=True)}
-    return spots | {"a_window": Spot(places.pop(), f.a_line_width_mm) if f.a_lines else None}
+    return spots | {"a_window": [Spot(places.pop(), f.a_line_width_mm)] if f.a_lines else []}
 
 
-def _draw_bend(findings: Findings, device: Device, rng: Generator) -> float:
+def _draw_bend(device: Device, rng: Generator) -> float:
     """A linear probe sees the pleura nearly straight; a convex one sees a straight pleura bend away from it."""
     if device.probe == "linear":
-        return float(np.clip(rng.normal(0, 0.5), -1, 0.3 if findings.a_lines else 1))
+        return float(np.clip(rng.normal(0, 0.5), -1, 1))
     half = device.width_mm / device.radius_mm / 2
-    bend = rng.uniform(0, 0.8) * (device.radius_mm + findings.pleura_mm) * (1 / np.cos(half) - 1)
-    # Repetitions have to stay above the bottom, also where the pleura bends away.
-    slack = device.depth_mm / (findings.a_line_copies + 1) - findings.pleura_mm - 1.5
-    return float(np.clip(bend, 0, max(slack, 0)))
+    return rng.uniform(0, 0.8) * (device.radius_mm + c.WALL_MM) * float(1 / np.cos(half) - 1)
 
 
-def _draw_ribs(probe: str, width: float, free: float, rng: Generator) -> tuple[tuple[Spot, ...], float]:
-    """Now and then a rib that reaches into one edge or both, where the findings leave room."""
-    (least, most), (nearest, farthest) = c.RIB_ROOM[probe], c.RIB_REACH_MM[probe]
-    room = min(most * free, farthest)
-    if room < 3 or rng.random() > c.RIBS[probe]:
-        return (), 0.0
-    reach = rng.uniform(max(nearest, min(least * free, farthest)), room)
-    sides = c.RIB_SIDES[probe][rng.integers(len(c.RIB_SIDES[probe]))]
-    middle = width / 2 + c.RIB_WIDTH_MM / 2 - reach  # outside the image
-    return tuple(Spot(side * middle, c.RIB_WIDTH_MM) for side in sides), reach
+def _draw_ribs(device: Device, rng: Generator) -> np.ndarray:
+    """How far ribs reach into the image at its left and right edge, in millimetres, (2,); 0 where there is none."""
+    sides, there = c.RIB_SIDES[device.probe], rng.random() < c.RIBS[device.probe]
+    seen = sides[rng.integers(len(sides))] if there else ()
+    return device.width_mm * rng.uniform(*c.RIB_ROOM[device.probe], 2) * [side in seen for side in (-1, 1)]
 
 
-def _draw_motion(patient: Patient, zone: str, room: float, rng: Generator) -> Motion:
+def _draw_motion(patient: Patient, zone: str, rng: Generator) -> Motion:
     lost = rng.random() < c.SLIDING_LOST
     slide = rng.uniform(*(c.SLIDE_LOST_MM if lost else c.SLIDE_BASAL_MM if zone.endswith("3") else c.SLIDE_MM))
-    beat = float(np.clip(rng.uniform(*c.BEAT_MM), 0, max(room / 2, 0.0)))
-    slide = float(np.clip(slide, 0, max(2 * (room - beat), 0.0)))
-    drift, phase = rng.uniform(*c.DRIFT_MM), rng.uniform(0, 2 * np.pi)
+    beat, drift, phase = rng.uniform(*c.BEAT_MM), rng.uniform(*c.DRIFT_MM), rng.uniform(0, 2 * np.pi)
     return Motion(slide, beat, drift, patient.breaths_hz, patient.beats_hz, phase)
 
 
 def _pack(blocks: tuple[float, ...], window: float, half: float, reach: float, rng: Generator) -> list[float]:
     """Middles of the moving blocks, in the order given, and of the A-line window: side by side in random order."""
-    widths = [*blocks, window] if window else blocks
-    order = rng.permutation(len(widths))
-    # A moving block keeps clear of the edges, and of the window, by as far as the lung slides.
-    pads = [reach if blocks and i == len(blocks) else 0.0 for i in order]
-    length = sum(widths[i] for i in order) + 2 * sum(pads) + c.GAP_MM * max(len(widths) - 1, 0)
-    inner = half - (reach if blocks else 0.0)
-    spare = rng.dirichlet(np.ones(len(widths) + 1)) * max(2 * inner - length, 0.0)
-    places, cursor = np.zeros(len(widths)), -inner
-    for i, pad, gap in zip(order, pads, spare[:-1], strict=True):
-        cursor += gap + pad
-        places[i] = cursor + widths[i] / 2
-        cursor += widths[i] + pad + c.GAP_MM
+    widths = [*blocks, window] if window else [*blocks]
+    shuffled = rng.permutation(len(widths))
+    for order in (shuffled, shuffled[np.argsort(shuffled < len(blocks), kind="stable")]):  # else the window first
+        # What moves keeps clear of what does not, the edges and the window, by as far as the lung slides.
+        fixed = np.array([True, *(order == len(blocks)), True])
+        pads = np.where(fixed[:-1] != fixed[1:], reach, 0.0)
+        length = sum(widths) + pads.sum() + c.GAP_MM * max(len(widths) - 1, 0)
+        if length <= 2 * half:
+            break
+    gaps = pads + rng.dirichlet(np.ones(len(pads))) * max(2 * half - length, 0.0)
+    places, sizes = np.zeros(len(widths)), np.array(widths)[order]
+    places[order] = np.cumsum(gaps[:-1] + sizes + c.GAP_MM) - c.GAP_MM - sizes / 2 - half
     return places.tolist()
 
 

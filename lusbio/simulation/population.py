@@ -1,8 +1,8 @@
 """Who has what: disease -> patient -> video -> findings -> severity, and the S/F ratio.
 
 Fixed from the literature first, and never tuned to what a network scores on it. Nuisance (device, gain, depth, body
-habitus, frame rate) is drawn per patient and does not depend on disease or severity, apart from what geometry forces:
-an A-line needs room for twice the depth of the pleura.
+habitus, frame rate, breathing) is drawn per patient and does not depend on disease or severity, apart from what
+geometry forces: an A-line needs room for twice the depth of the pleura.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from scipy.special import ndtr, ndtri, softmax
 
 from lusbio.errors import LusbioError
 from lusbio.simulation import constants as c
-from lusbio.simulation.patients import Device, Findings, Patient, Recording, grade_of, sized_choice, video_generator
+from lusbio.simulation.patients import Device, Findings, Patient, Recording, grade_of, narrow_findings, video_generator
 from lusbio.vocabulary import PROBES
 
 
@@ -70,7 +70,7 @@ def _simulate_patient(index: int, disease: str, videos: int, seed: int, probe: s
     loss = 0.0 if a_only else rates.severity + c.PATIENT_SD * standard
     sf = _draw_sf(loss, rng)
     wall = float(c.WALL_MM * np.exp(c.WALL_SPREAD_PATIENTS * rng.standard_normal()))
-    breaths = rng.uniform(*c.BREATHS_HZ) + max(0.0, loss - 1) * rng.uniform(0.0, c.BREATHS_PER_GRADE_HZ)
+    breaths = rng.uniform(*c.BREATHS_HZ) + rng.uniform(0.0, c.BREATHS_SPREAD_HZ)
     beats, device = rng.uniform(*c.BEATS_HZ), _draw_device(probe, video_generator(seed, index, 0, 1))
     patient = Patient(index, disease, traits, a_only, loss, sf, wall, breaths, beats, device)
     zones = np.concatenate([rng.permutation(c.ZONES) for _ in range(1 + videos // len(c.ZONES))])[:videos].tolist()
@@ -225,7 +225,7 @@ def _draw_b_lines(patient: Patient, grade: int, extent: float, marks: set, must:
     if "coalescent" in marks:
         if rng.random() < 0.15:
             return Findings(0.0, b_lines=int(rng.integers(7, 10)))
-        bands = rng.uniform(5.5, 7 + 5 * extent, size=1 + (rng.random() < extent / 2))
+        bands = rng.uniform(c.NARROWEST_BAND_MM, 7 + 5 * extent, size=1 + (rng.random() < extent / 2))
         return Findings(0.0, b_lines=int(rng.integers(0, 4)), coalescent_mm=tuple(bands.tolist()))
     if "separate" in marks:
         return Findings(0.0, b_lines=int(np.clip(round(1.6 + 3.4 * extent + rng.normal(0, 0.4)), 3, 6)))
@@ -292,17 +292,15 @@ def _draw_a_lines(lung: Findings, grade: int, extent: float, room: float, rng: G
     strength = 1 + int(rng.random() < c.GRADES[grade].a_lines_bold + 0.25 - 0.5 * extent)
     stacked = bool(rng.random() < c.A_LINES_STACKED[strength])
     wide = room > 22 and rng.random() < c.A_LINES_WIDE
-    return strength, stacked, rng.uniform(*((21.5, min(room, 40)) if wide else (6.5, min(room, 18))))
+    return strength, stacked, rng.uniform(*(c.NARROWEST_WINDOW_MM[wide], min(room, 40 if wide else 18)))
 
 
 def _shrink_to_fit(lung: Findings, width: float) -> Findings:
     """Shrink findings within their size options until they fit side by side; else drop the smallest."""
-    keys = ("indents_mm", "breaks_mm", "consolidations_mm")
     if lung.lateral_mm > width:
-        least = {key: tuple(c.CLASS_WIDTHS_MM[sized_choice((w,))][0] for w in getattr(lung, key)) for key in keys}
-        lung = lung._replace(**least, coalescent_mm=tuple(5.5 for _ in lung.coalescent_mm[:1]))
+        lung = narrow_findings(lung._replace(coalescent_mm=lung.coalescent_mm[:1]))
     while lung.lateral_mm > width:
-        key = max(keys, key=lambda key: len(getattr(lung, key)))
+        key = max(("indents_mm", "breaks_mm", "consolidations_mm"), key=lambda key: len(getattr(lung, key)))
         lung = lung._replace(**{key: tuple(sorted(getattr(lung, key))[1:])})
     return lung
 

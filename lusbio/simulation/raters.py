@@ -4,6 +4,7 @@ from collections import namedtuple
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtr, ndtri
 
 from lusbio.simulation import constants as c
 from lusbio.simulation.patients import Recording, biomarkers_of, choices_of, encode_choices, location_choice
@@ -31,10 +32,23 @@ def round_grade(severity: float) -> str:
     return TASKS["lung_severity"].classes[int(np.clip(np.floor(severity + 0.5), 0, 3))]
 
 
+def draw_luck(recording: Recording, rater: Rater) -> tuple[np.ndarray, np.ndarray]:
+    """How well a rater does on everything that is judged in one video: all go together, by how well it was read.
+
+    Returns:
+        Two numbers each for the severity, every group of ``constants.RATER_ERRORS``, location and origin, and the two
+        flags, (12,): luck, uniform in (0, 1), small where an error is large or likely; and a standard normal error of
+        that size. (Correlation of the normal scores of any two of the former: ``constants.CARE``.)
+    """
+    rng, count = recording.generator(rater.purpose), len(c.RATER_ERRORS) + 5
+    care = np.sqrt(c.CARE) * rng.standard_normal()
+    luck = ndtr(care + np.sqrt(1 - c.CARE) * rng.standard_normal(count))
+    return luck, rng.choice([-1, 1], count) * ndtri(1 - luck / 2)
+
+
 def rate_severity(recording: Recording, rater: Rater) -> str:
     """A rater's severity of one video: truth plus habit plus error, rounded to a class of the task."""
-    noise = recording.generator(rater.purpose).standard_normal()
-    return round_grade(recording.severity + rater.bias + rater.sd * noise)
+    return round_grade(recording.severity + rater.bias + rater.sd * draw_luck(recording, rater)[1][0])
 
 
 def rate_biomarkers(recording: Recording, rater: Rater) -> dict[str, int]:
@@ -43,31 +57,29 @@ def rate_biomarkers(recording: Recording, rater: Rater) -> dict[str, int]:
     Returns:
         1 or 0 by biomarker name.
     """
-    rng = recording.generator(rater.purpose)
-    rng.standard_normal()  # the severity's
+    (_, *luck), (_, *errors) = draw_luck(recording, rater)  # the first are the severity's
     findings, depth_mm = recording.findings, recording.patient.device.depth_mm
     truth = choices_of(findings, depth_mm)
-    seen = {group: _err(group, option, rng) for group, option in truth.items() if group in c.RATER_ERRORS}
-    share = findings.pleura_mm / depth_mm + c.LOCATION_NOISE * rng.standard_normal()
+    drawn = zip(c.RATER_ERRORS, luck, errors, strict=False)
+    seen = {group: _err(group, truth[group], chance, 1 if error > 0 else -1) for group, chance, error in drawn}
+    share = findings.pleura_mm / depth_mm + c.LOCATION_NOISE * errors[-4]
     origin = max(1, truth["B-line origin"])
-    origin = 3 - origin if rng.random() < c.ORIGIN_ERROR else origin
+    origin = 3 - origin if luck[-3] < c.ORIGIN_ERROR else origin
     seen["pleural location"] = location_choice(np.clip(share, 0, 1))
     seen["B-line origin"] = origin if seen["B-lines"] else 0
-    return encode_choices(seen, np.array(findings.a_line_flags) != (rng.random(2) < c.FLAG_ERROR))
+    return encode_choices(seen, np.array(findings.a_line_flags) != (np.array(luck[-2:]) < c.FLAG_ERROR))
 
 
-def _err(group: str, option: int, rng: np.random.Generator) -> int:
-    """One option as a rater ticks it; always draws twice, so that groups stay independent."""
+def _err(group: str, option: int, chance: float, step: int) -> int:
+    """One option as a rater ticks it, by luck: ``chance`` in (0, 1), small where errors happen, and up or down."""
     errors = c.RATER_ERRORS[group]
-    chance, direction = rng.random(2)
+    missed = errors.missed if option == 1 else 0.0
     if option == 0:
         return int(chance < errors.seen)
-    if option == 1 and chance < errors.missed:
+    if chance < missed:
         return 0
-    if chance > 1 - errors.step:
-        last = len(group_names(group)) - (3 if group == "A-lines" else 1)  # two names of A-lines are flags
-        return int(np.clip(option + (1 if direction < 0.5 else -1), 1, last))
-    return option
+    last = len(group_names(group)) - (3 if group == "A-lines" else 1)  # two names of A-lines are flags
+    return int(np.clip(option + step, 1, last)) if chance < missed + errors.step else option
 
 
 def trainee_table(recordings: list[Recording], suffix: str = ".mp4") -> pd.DataFrame:

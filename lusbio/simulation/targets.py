@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 
 from lusbio.simulation import constants as c
 from lusbio.simulation.patients import Recording
+from lusbio.simulation.placement import build_scene
 from lusbio.simulation.population import simulate_recordings
 from lusbio.simulation.raters import SPECIALIST, TRAINEE, rate_biomarkers, rate_severity, truth_table
 from lusbio.vocabulary import BIOMARKER_GROUPS, BIOMARKER_NAMES, TASKS, group_names
@@ -155,6 +156,22 @@ def _anchors(truth: pd.DataFrame, trainee: pd.DataFrame) -> dict[str, dict]:
         scores = {task: score_forest(x.to_numpy(), y.to_numpy(), truth["patient"]) for task, y in tasks.items()}
         values[source] = {f"{task} {name}": v for task, pair in scores.items() for name, v in pair.items()}
     return values
+
+
+def score_nuisance(patients: int, seed: int = 0, probe: str = "linear") -> dict[str, float]:
+    """AUC of true severity and disease for a random forest that sees how bodies move and are built, and no finding.
+
+    Args:
+        patients: How many are simulated; nothing is drawn.
+        seed: Of the cohort.
+        probe: ``"linear"`` or ``"convex"``.
+    """
+    recordings = simulate_recordings(patients, seed, probe)
+    scenes = [build_scene(r.findings, r.patient, r.zone, r.generator(3)) for r in recordings]
+    ribs = [[sum(rib.x_mm for rib in s.ribs if rib.x_mm * side > 0) for side in (-1, 1)] for s in scenes]
+    x = np.array([[*s.motion, s.tilt, s.bend_mm, *places] for s, places in zip(scenes, ribs, strict=True)])
+    truth, groups = truth_table(recordings), np.array([r.patient.index for r in recordings])
+    return {task: score_forest(x, truth[task].to_numpy(), groups)["AUC"] for task in ("lung_severity", "disease")}
 
 
 def score_forest(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> dict[str, float]:
