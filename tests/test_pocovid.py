@@ -144,6 +144,7 @@ def test_what_is_left_out_is_said_and_why(tmp_path):
     for name, twin in DUPLICATES.items():
         assert f"{name} left out: the same video as {twin}" in notes
     assert "put back: Reg_slipped" in notes
+    assert "so no biomarker can be learnt" in notes  # before any colon, up to which a record keeps a note
     (tmp_path / "pocus_videos/convex/Cov_nobody.gif").touch()
     cohort = load_pocovid(tmp_path, include_emergency_license=True)
     notes = "\n".join(cohort.notes)

@@ -253,7 +253,7 @@ def _notes(paths: Collection[str], present: pd.DataFrame, n_barred: int) -> tupl
         *(note for note, holds in said.items() if holds),
         "published patient ids are not reliable: split and resample by group_id",
         "three of the seven diseases occur, and diagnosis is confounded with source",
-        "findings are noted where they were seen, never as absent: no biomarker can be learnt from them",
+        "findings are noted where they were seen, never as absent, so no biomarker can be learnt from them",
     )
 
 
