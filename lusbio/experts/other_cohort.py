@@ -21,6 +21,7 @@ from lusbio.experts.rows import (
     fit_experts,
     name_decisions,
 )
+from lusbio.runs.parallel import side_by_side
 from lusbio.runs.predict import predict_each, read_predictions, write_predictions
 from lusbio.runs.spec import PreparedCohort, Run
 from lusbio.runs.study import Study
@@ -81,7 +82,7 @@ def decide_both_ways_elsewhere(task: str, home: Study, other: Study, budget: flo
     chosen = choose_by_validation(decide_with_experts(biomarkers, task, home))
     away = map(fill_masked, predict_each(biomarkers, other, home.jobs))
     named = zip(chosen.classifier.split(" / "), biomarkers, away, strict=True)
-    decided = [_let_decide(*one, task, home, other) for one in named]
+    decided = side_by_side(_let_decide, [(*one, task, home, other) for one in named], home.jobs)
     return [_decide_end_to_end(networks, home, other), judge_other_cohort(chosen, decided, other)]
 
 
@@ -100,13 +101,11 @@ def judge_other_cohort(row: Row, decided: Sequence[np.ndarray], other: PreparedC
 
 def _decide_with_experts(runs: Sequence[Run], home: Study, other: Study) -> tuple[list[Row], str]:
     """A row per expert, then that of the chosen ones; and which were chosen."""
-    import joblib
-
     experts = decide_with_experts(runs, SEVERITY, home)
     away = map(fill_masked, predict_each(runs, other, home.jobs))
-    decide, pairs = joblib.delayed(_let_decide), list(zip(runs, away, strict=True))
-    parallel = joblib.Parallel(n_jobs=home.jobs, backend="loky", inner_max_num_threads=1)
-    found = parallel(decide(row.classifier, *pair, SEVERITY, home, other) for row in experts for pair in pairs)
+    pairs = list(zip(runs, away, strict=True))
+    work = [(row.classifier, *pair, SEVERITY, home, other) for row in experts for pair in pairs]
+    found = side_by_side(_let_decide, work, home.jobs)
     decided = [found[k : k + len(runs)] for k in range(0, len(found), len(runs))]
     experts = [judge_other_cohort(row, by_run, other) for row, by_run in zip(experts, decided, strict=True)]
     chosen = choose_by_validation(experts)

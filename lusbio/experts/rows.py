@@ -18,6 +18,7 @@ from lusbio.cohorts.targets import classes_of, encode_task, keep_fraction
 from lusbio.experts.classifiers import EXPERT_NAMES, Expert, fit_expert
 from lusbio.experts.inputs import ExpertInput, expert_input, take_input
 from lusbio.files import code_fingerprint, text_sha256, write_json
+from lusbio.runs.parallel import side_by_side
 from lusbio.runs.predict import read_predictions, write_predictions
 from lusbio.runs.spec import PreparedCohort, Run, check_same_videos
 from lusbio.runs.study import Study
@@ -123,13 +124,10 @@ def decide_with_experts(
     Returns:
         One row per expert.
     """
-    import joblib
-
     given = given if isinstance(given, ExpertInput) else take_input(given, task)
     work = [(name, k) for name in experts for k in range(len(given.runs))]
-    decide = joblib.delayed(_let_decide)
-    parallel = joblib.Parallel(n_jobs=study.jobs, backend="loky", inner_max_num_threads=1)
-    done = parallel(decide(name, given, k, task, study, label_fraction, shuffled) for name, k in work)
+    asked = [(name, given, k, task, study, label_fraction, shuffled) for name, k in work]
+    done = side_by_side(_let_decide, asked, study.jobs)
     results = dict(zip(work, done, strict=True))
     features, rows = Kind.SHUFFLED if shuffled else given.features, []
     for name in experts:

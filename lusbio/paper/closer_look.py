@@ -15,6 +15,7 @@ from lusbio.files import Table
 from lusbio.report.cells import format_value, in_words, lay_out, measure_cells, name_row, say_side, show_intervals
 from lusbio.report.decisions import list_decisions, make_confusion, take_classes
 from lusbio.report.tables import TABLE1_METRICS, runs_of
+from lusbio.runs.parallel import side_by_side
 from lusbio.runs.plan import FEWER_LABELS, choose_efficiency_task, list_with_fewer_labels
 from lusbio.runs.spec import find_runs
 from lusbio.runs.study import Study
@@ -158,13 +159,9 @@ def make_importance(rows: Sequence[Row], study: Study) -> Table:
 
 
 def _permute_all(row: Row, study: Study) -> pd.DataFrame:
-    import joblib
-
     names = row.classifier.split(" / ") if " / " in row.classifier else [row.classifier] * len(row.runs)
-    permute = joblib.delayed(_permute_run)
-    parallel = joblib.Parallel(n_jobs=study.jobs, backend="loky", inner_max_num_threads=1)
-    done = parallel(permute(name, row, k, study) for k, (name, _) in enumerate(zip(names, row.runs, strict=True)))
-    aucs, drops = zip(*done, strict=True)
+    work = [(name, row, k, study) for k, (name, _) in enumerate(zip(names, row.runs, strict=True))]
+    aucs, drops = zip(*side_by_side(_permute_run, work, study.jobs), strict=True)
     found = 100 * np.concatenate(drops, axis=1)  # (units, runs * repeats)
     cells = pd.DataFrame([(row.task, *names) for *names, _ in UNITS], columns=["task", "level", "group", "biomarker"])
     return cells.assign(mean=np.nanmean(found, axis=1), sd=np.nanstd(found, axis=1), auc=100 * np.nanmean(aucs))

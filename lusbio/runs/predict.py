@@ -10,6 +10,7 @@ import pandas as pd
 from lusbio.errors import LusbioError
 from lusbio.files import write_csv
 from lusbio.profiles import TrainingSettings
+from lusbio.runs.parallel import side_by_side
 from lusbio.runs.spec import PreparedCohort, Run, RunSpec
 from lusbio.videos import CachedVideo, DecodedVideo
 from lusbio.vocabulary import BIOMARKER_TASK
@@ -130,10 +131,7 @@ def predict_cohort(run: Run, other: PreparedCohort, n_clips: int = CLIPS) -> np.
 
 def predict_each(runs: Sequence[Run], other: PreparedCohort, jobs: int) -> list[np.ndarray]:
     """``predict_cohort`` of several runs, ``jobs`` at a time."""
-    import joblib
-
-    predict = joblib.delayed(predict_cohort)
-    return joblib.Parallel(n_jobs=jobs, backend="loky", inner_max_num_threads=1)(predict(run, other) for run in runs)
+    return side_by_side(predict_cohort, [(run, other) for run in runs], jobs)
 
 
 def write_predictions(probabilities: np.ndarray, video_ids: pd.Series, path: Path) -> None:

@@ -9,7 +9,6 @@ import os
 import platform
 import threading
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -20,6 +19,7 @@ import pandas as pd
 
 from lusbio.errors import LusbioError
 from lusbio.files import atomic_path, write_csv, write_json
+from lusbio.runs.parallel import side_by_side
 from lusbio.runs.spec import Own, PreparedCohort, Run, RunSpec, Say, find_runs, is_finished, runs_folder, training_code
 
 
@@ -56,19 +56,9 @@ def execute_many(
         if scheduler:
             _execute_on_cluster(waves, prepared, scheduler, say, own)
         else:
-            _execute_here(waves, prepared, jobs, own)
+            for wave in waves:
+                side_by_side(execute, [(spec, prepared, own) for spec in wave], jobs)
     return find_runs(specs)
-
-
-def _execute_here(waves: list[list[RunSpec]], prepared: PreparedCohort, jobs: int, own: Own | None) -> None:
-    import joblib
-
-    parallel = joblib.Parallel(n_jobs=jobs, backend="loky", inner_max_num_threads=1)
-    with warnings.catch_warnings():
-        # joblib replaces workers whose memory has grown, which is what a training does to them.
-        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
-        for wave in waves:
-            parallel(joblib.delayed(execute)(spec, prepared, own) for spec in wave)
 
 
 def _execute_on_cluster(
