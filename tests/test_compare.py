@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from helpers import made_up_row
 
-from lusbio.experts.rows import Row
+from lusbio.experts.rows import Row, choose_by_validation
 from lusbio.report.compare import compare_budgets, compare_routes, give_verdicts
 from lusbio.statistics.bootstrap import estimate
 from lusbio.vocabulary import BIOMARKER_NAMES
@@ -38,6 +38,9 @@ def test_the_expert_is_chosen_on_validation_and_the_difference_is_paired():
     tested_best = made_up_row("biomarkers", "MLP", 2, skill=3.0, validation_accuracy=0.1)
     table = compare_routes([network, tested_best, validated_best], draws=300)
     (row,) = table.cells.itertuples()
+    chosen = choose_by_validation([tested_best, validated_best])
+    assert compare_routes([network, chosen], draws=300).cells.equals(table.cells)
+    assert table.note == "Tested on 20 patients."
     assert row.expert == "RF / RF / RF" and row.difference == pytest.approx(row.biomarkers - row.end_to_end)
     assert row.ci_low < row.difference < row.ci_high < 0 and row.p_holm == row.p_value
     assert table.shown["p holm"][0] == f"{row.p_holm:.3f}"

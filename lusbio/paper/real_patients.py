@@ -263,7 +263,7 @@ def make_real_patients(rows: Sequence[Row], draws: int, origin: str | None = Non
         ``patients`` is ``EVERYBODY``, or ``UNSEEN``, all but those of ``LOOKED_AT``, where there are such; there are
         ``n_patients``.
     """
-    parts, absent = [], describe_absent(rows).replace("\n", "; ")
+    parts, absent = [], describe_absent(rows)
     for task in dict.fromkeys(row.task for row in rows):
         absent = absent.replace(f"{title_of(task)}: ", f"{ALL_TASKS[task].title}: ")
         for counts, some in _leave_out_seen([row for row in rows if row.task == task]):

@@ -52,7 +52,8 @@ def compare_routes(rows: Sequence[Row], draws: int) -> Table:
         experts = [row for row in of_task if row.features == Kind.BIOMARKERS]
         if not network or not experts:
             continue
-        pair = choose_by_validation(experts), network[0]
+        chosen = experts[0] if " / " in experts[0].classifier else choose_by_validation(experts)
+        pair = chosen, network[0]
         own = [100 * estimate(row.held_out, draws)["auc"].value for row in pair]
         names = {"task": task, "expert": pair[0].classifier, "biomarkers": own[0], "end_to_end": own[1]}
         lines.append((names, *(row.held_out for row in pair)))
@@ -61,7 +62,8 @@ def compare_routes(rows: Sequence[Row], draws: int) -> Table:
     cells = found.reindex(columns=columns).assign(p_holm=lambda table: holm(table["p_value"]))
     p_values = cells[["p_value", "p_holm"]].map(lambda p: format_value(p, decimals=3))
     shown = cells.assign(**p_values).rename(columns={"ci_low": "difference_low", "ci_high": "difference_high"})
-    return Table(cells, show_intervals(shown), runs=runs_of(rows))
+    tested = {group for row in rows for held_out in row.held_out for group in held_out.groups}
+    return Table(cells, show_intervals(shown), f"Tested on {len(tested)} patients.", runs=runs_of(rows))
 
 
 def compare_budgets(rows: dict[float, Sequence[Row]], draws: int) -> pd.DataFrame:

@@ -109,7 +109,7 @@ def read_logs(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def describe_absent(rows: Sequence[Row]) -> str:
-    """Which classes no test video of a fold has, line by line: ``"S/F ratio: <180 absent in 2 of 5 test folds"``."""
+    """Which classes no test video of a fold has, e.g. ``"S/F ratio: <180 absent in 2 of 5 test folds"``."""
     absent = Counter(
         (row.task, row.classes[k])
         for row in {row.task: row for row in rows}.values()
@@ -118,7 +118,7 @@ def describe_absent(rows: Sequence[Row]) -> str:
     )
     n_folds = max((len(row.held_out) for row in rows), default=0)
     lines = [f"{title_of(t)}: {name} absent in {n} of {n_folds} test folds" for (t, name), n in absent.items()]
-    return "\n".join(lines) or "every class is present in every test fold"
+    return "; ".join(lines) or "every class is present in every test fold"
 
 
 def describe_majority(cells: pd.DataFrame) -> list[str]:
