@@ -65,14 +65,16 @@ def test_a_finding_that_was_never_learnt_is_refused(run, study):
 def test_targets_that_are_missed_or_only_tolerated_are_named(monkeypatch):
     rates = [("A", "met", 0.1, 0.2, 0.15, 0.0, True), ("A", "missed", 0.1, 0.2, 0.305, 0.0, False)]
     rates.append(("A", "tolerated", 0.7, 0.8, 0.669, 0.0, True))
+    rates.append(("A", "number", 0.56, 0.56, 0.602, 0.0, True))
     rates.append(("B", "none", np.nan, np.nan, 0.5, 0.1, np.nan))
     columns = ["group", "quantity", "low", "high", "mean", "sd", "within"]
     monkeypatch.setattr(simulator, "summarise_targets", lambda seeds: pd.DataFrame(rates, columns=columns))
     table = make_targets(2)
-    met = "**2 of 3** targets are met, 1 of these only within the tolerance of 0.05."
-    assert table.note == f"{met} Missed: A, missed: 0.305."
-    assert table.shown["within"].tolist() == ["yes", "no", "outside, by at most 0.05", "—"]
-    assert table.shown["low"].tolist() == ["0.100", "0.100", "0.700", "—"]
+    met = "**3 of 4** targets are met, give or take 0.05. Missed: A, missed: 0.305."
+    assert table.note == f"{met} Outside a range, but tolerated: A, tolerated: 0.669."
+    words = ["yes", "no: 0.105 above", "tolerated: 0.031 below", "tolerated: 0.042 above", "—"]
+    assert table.shown["within"].tolist() == words
+    assert table.shown["low"].tolist() == ["0.100", "0.100", "0.700", "0.560", "—"]
     assert "2 cohorts" in table.origin
 
 

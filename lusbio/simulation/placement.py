@@ -69,8 +69,7 @@ def _least_room(findings: Findings, reach: float) -> float:
 def _keep_repetitions(scene: Scene) -> Scene:
     """Fewer repetitions, within their option, where the bend would push them out of the image; then less bend."""
     f, window = scene.findings, scene.a_window
-    far = abs(window.x_mm) + window.width_mm / 2
-    sag = max(scene.bend_mm * (2 * far / scene.width_mm) ** 2, 1e-6)
+    sag = max(scene.bend_mm * ((2 * abs(window.x_mm) + window.width_mm) / scene.width_mm) ** 2, 1e-6)
     fitting = int(scene.device.depth_mm / (f.pleura_mm + sag + 1.5)) - 1
     copies = int(np.clip(fitting, min(f.a_line_copies, 2), f.a_line_copies))
     slack = scene.device.depth_mm / (copies + 1) - f.pleura_mm - 1.5
