@@ -284,7 +284,7 @@ def main() -> None:
     tried = [(setting, 1) for setting in list_first_round()] + [(setting, seed) for setting in FINAL for seed in (2, 3)]
     work = [(setting, task, seed, fold) for setting, seed in tried for fold in FOLDS for task in ROUTES]
     if not options.run:
-        print(f"{len(work)} trainings: run with --run")
+        print(f"{len(work)} trainings, about a minute each: run with --run")
         return
     for seed, size in sorted({(seed, setting.image_size) for setting, _, seed, _ in work}):
         open_cohort(seed, size, options.jobs)

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from lusbio.files import ROOT, build_folder
+from lusbio.network import clips, training
 from lusbio.runs.spec import Own
 
 FOLDER = ROOT / "benchmarks"
@@ -53,7 +55,32 @@ def test_every_script_is_explained_in_the_readme_of_its_folder(path):
 def test_an_experiment_does_nothing_unless_it_is_told_to(path, load, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [path.name])
     load(path).main()
-    assert re.fullmatch(r"\d+ rungs, .*: run with --run\n", capsys.readouterr().out)
+    assert re.fullmatch(r"\d+ (rungs|trainings), .*: run with --run\n", capsys.readouterr().out)
+
+
+@pytest.fixture
+def frontier(load):
+    return load(ROOT / "experiments" / "frontier.py")
+
+
+def test_levers_of_the_frontier_that_are_not_pulled_are_the_packages_training(frontier):
+    batch = torch.rand(6, 3, 1, 16, 16)
+    usual = clips.augment_clips(batch, torch.Generator().manual_seed(0))
+    assert torch.allclose(frontier.augment_by(1.0, batch, torch.Generator().manual_seed(0)), usual, atol=1e-6)
+    mirrored = frontier.augment_by(0.0, batch, torch.Generator().manual_seed(0))
+    kept = [torch.allclose(one, clip, atol=1e-5) for one, clip in zip(mirrored, batch, strict=True)]
+    flipped = [torch.allclose(one, clip.flip(-1), atol=1e-5) for one, clip in zip(mirrored, batch, strict=True)]
+    assert all(a or b for a, b in zip(kept, flipped, strict=True)) and any(kept) and any(flipped)
+    logits, classes = torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 0])
+    assert frontier.smooth_loss(0.0, None, logits, classes) == torch.nn.functional.cross_entropy(logits, classes)
+    targets = torch.tensor([[1.0, 0.0, torch.nan, 1.0]] * 5)
+    assert torch.allclose(frontier.smooth_loss(0.0, None, logits, targets), training.masked_bce(logits, targets))
+
+
+def test_every_setting_of_the_frontier_is_tried_once_and_has_a_name_of_its_own(frontier):
+    settings = frontier.list_first_round()
+    assert len({setting.words for setting in settings}) == len(settings) > 20
+    assert settings[0] == frontier.Setting() and settings[0].words == "start"
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ def finished_runs(smoke: Path) -> list[tuple[Path, dict, pd.DataFrame]]:
     found = []
     for folder in sorted((smoke.parents[2] / "build" / "runs").iterdir()):
         info = json.loads((folder / "run.json").read_text())
-        if info["spec"]["backbone"] == "tsm_resnet18" and info["spec"]["label_fraction"] == 1:
+        if info["spec"]["backbone"] == "tsm_resnet18" and info["spec"]["label_fraction"] == info["spec"]["budget"] == 1:
             found.append((folder, info, pd.read_csv(folder / "predictions.csv", dtype={"video_id": str})))
     return found
 
