@@ -201,6 +201,7 @@ def test_only_trees_over_biomarkers_have_a_path():
         describe_tree_path(fit_expert("DT", *given, n_classes=2), np.zeros(38))
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_used_and_without_one_a_tiny_network_is_trained(tmp_path, monkeypatch):
     cohort = make_small_cohort(tmp_path / "small")
     monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "build"))

@@ -104,6 +104,7 @@ def compiler(monkeypatch):
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 def test_usual_batches_are_compiled_once_and_odd_ones_never(compiler):
     sizes, backend = compiler
     network = TSMResNet18(3, 2).to(memory_format=TSMResNet18.memory_format)
@@ -118,14 +119,8 @@ def test_usual_batches_are_compiled_once_and_odd_ones_never(compiler):
     assert sizes == [4, EVALUATION_BATCH]
 
 
-@pytest.mark.parametrize(
-    ("kind", "bf16"),
-    [
-        (TSMResNet18, False),
-        pytest.param(TSMResNet18, True, marks=pytest.mark.slow),
-        pytest.param(I3DResNet50, False, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "bf16"), [(TSMResNet18, False), (TSMResNet18, True), (I3DResNet50, False)])
 def test_a_network_is_one_graph_and_computes_what_it_did(kind, bf16):
     plain = kind(3, 2).to(memory_format=kind.memory_format)
     network = copy.deepcopy(plain)
@@ -154,6 +149,7 @@ def test_a_copy_computes_with_its_own_weights():
     assert (other(torch.rand(1, 2, 1, 32, 32)) == 1).all()
 
 
+@pytest.mark.slow
 def test_where_the_compiler_fails_the_network_runs_and_that_is_said(compiler):
     def fail(graph, inputs):
         raise NotImplementedError("no such machine")
