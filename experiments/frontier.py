@@ -10,6 +10,7 @@ not repeated:
 
 import argparse
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -195,7 +196,8 @@ def _train_and_judge(setting: Setting, task: str, seed: int, fold: int, folder: 
     module, data, _ = assembly.assemble(spec, prepared, rows, targets, Own(make, loss, augment))
     module.__class__, module.decay = TrialModule, setting.decay
     callbacks = [EMAWeightAveraging(decay=setting.average)] if setting.average else []
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # of a trial that was killed: its seconds would be too few
+    folder.mkdir(parents=True)
     start = time.process_time()
     last = KeepLast()
     training.fit(module, data, folder, device=torch.device("cpu"), callbacks=[*callbacks, last])
