@@ -170,19 +170,19 @@ def open_cohort(seed: int, image_size: int, jobs: int = 1) -> PreparedCohort:
 
 def run_trial(setting: Setting, task: str, seed: int, fold: int) -> dict:
     """Train once and judge by the patients who are not trained on; what is there already is read."""
-    mark = text_sha256(asdict(setting), task, seed, fold, training_code(USUAL_BACKBONE))[:16]
+    prepared = open_cohort(seed, setting.image_size)
+    mark = text_sha256(asdict(setting), task, seed, fold, prepared.data, training_code(USUAL_BACKBONE))[:16]
     path = build_folder("frontier", "trials", f"{mark}.json")
     if path.exists():
         return json.loads(path.read_text())
     with training.one_thread():
-        found = _train_and_judge(setting, task, seed, fold, path.with_suffix(""))
+        found = _train_and_judge(setting, task, seed, fold, prepared, path.with_suffix(""))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json({**asdict(setting), "task": task, "seed": seed, "fold": fold, **found}, path)
     return json.loads(path.read_text())
 
 
-def _train_and_judge(setting: Setting, task: str, seed: int, fold: int, folder: Path) -> dict:
-    prepared = open_cohort(seed, setting.image_size)
+def _train_and_judge(setting: Setting, task: str, seed: int, fold: int, prepared: PreparedCohort, folder: Path) -> dict:
     shared = {field.name for field in fields(TrainingSettings)} & set(asdict(setting))
     known = {name: getattr(setting, name) for name in shared}
     spec = prepared.specs(task, training=replace(prepared.profile.training, **known), seed=seed)[fold]
