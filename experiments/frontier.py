@@ -36,6 +36,7 @@ from lusbio.network import USUAL_BACKBONE, clips, training
 from lusbio.network.tsm import TSMResNet18
 from lusbio.profiles import TrainingSettings, find_profile
 from lusbio.runs import assembly
+from lusbio.runs.origin import describe_making
 from lusbio.runs.spec import Own, PreparedCohort, prepare_cohort, training_code
 from lusbio.runs.study import open_study
 from lusbio.statistics.metrics import biomarker_metrics, task_metrics
@@ -296,7 +297,10 @@ def main() -> None:
         if len(done) % 4 == 0:
             print(summarise(done[-4:]).round(1).to_string(header=len(done) == 4, index=False), flush=True)
     study, cells = open_study("laptop", "synthetic", options.jobs), summarise(done)
-    print(study.publish("frontier", Table(cells, note=NOTE)))
+    seeds = ", ".join(map(str, sorted({trial["seed"] for trial in done})))
+    whose = f"**Simulated** patients, {study.profile.patients} each of the seeds {seeds}"
+    origin = " · ".join([whose, *describe_making(study, ())])
+    print(study.publish("frontier", Table(cells, note=NOTE, origin=origin)))
     fig, ax = plt.subplots(figsize=(6, 4))
     plot_frontier(cells, ax=ax)
     study.publish("frontier", fig)

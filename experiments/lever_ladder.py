@@ -141,7 +141,8 @@ def tell_videos_apart(module: training.VideoModule, data: clips.ClipDataModule, 
     Source: Chen et al. 2020, "SimCLR", normalised temperature-scaled cross-entropy, temperature 0.1.
     """
     rows = np.unique(data.sampler.rows)
-    projection = torch.nn.Sequential(torch.nn.Linear(512, 128), torch.nn.ReLU(), torch.nn.Linear(128, 64))
+    first, last = torch.nn.Linear(module.network.n_features, 128), torch.nn.Linear(128, 64)
+    projection = torch.nn.Sequential(first, torch.nn.ReLU(), last)
     optimiser = torch.optim.Adam([*module.network.parameters(), *projection.parameters()], lr=3e-4)
     rng, generator = np.random.default_rng(module.seed), torch.Generator().manual_seed(module.seed)
     module.network.train()

@@ -112,8 +112,8 @@ RUNGS = (
 )
 
 NOTE = (
-    "Simulated to real, step by step. Percent; mean over the runs of a rung, 95 % interval over patients: its width is "
-    "what twelve patients cannot tell apart. The numbers to quote, on all other patients, are in transfer.csv."
+    "Simulated to real, step by step. Percent; mean over the runs of a rung, 95 % interval over patients and runs: its "
+    "width is what twelve patients cannot tell apart. The numbers to quote, on all other patients, are in transfer.csv."
 )
 
 

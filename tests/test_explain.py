@@ -216,6 +216,7 @@ def test_a_finished_run_is_used_and_without_one_a_tiny_network_is_trained(tmp_pa
     monkeypatch.setattr(studies, "find_profile", lambda name: real.profile)
     specs = real.specs(BIOMARKER_TASK)
     folders = [execute(replace(spec, training=replace(spec.training, epochs=1)), real) for spec in specs[1::-1]]
+    execute(real.specs(BIOMARKER_TASK, budget=0.5)[0], real)  # the newest, but half a training
     said.clear()
     prepared, run = find_or_train("small", "smoke", say=said.append)
     assert run.folder == folders[1] and run.spec.fold == 0 and len(said) == 1

@@ -1,6 +1,7 @@
 import base64
 import json
 import re
+from html import escape
 from html.parser import HTMLParser
 
 import matplotlib
@@ -184,6 +185,7 @@ def test_verdicts_stand_above_everything_else(folder):
     assert page.index("A &lt; B.") < page.index("Not yet.") < page.index("On this page")
     assert '<div class="verdict bad">Disease<b>worse</b>' in page and '<div class="verdict open">S/F' in page
     assert 'id="more"' in page and "Verdict</a>" not in page
+    assert page.index("Not yet.") < page.index(escape(ARTEFACTS["verdict"].note)) < page.index("On this page")
 
 
 def test_a_verdict_of_another_commit_says_so(folder):

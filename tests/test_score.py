@@ -180,6 +180,7 @@ def test_runs_of_other_code_or_another_format_are_passed_over(cohort, tmp_path, 
     old = tmp_path / "runs" / f"{BIOMARKER_TASK}-fold0-000000000000"
     old.mkdir()
     (old / "run.json").write_text(json.dumps({"spec": {"profile": "paper"}, "code": "of long ago", "masked": []}))
+    execute(prepared.specs(BIOMARKER_TASK, budget=0.5)[0], prepared)  # newer, but half a training
     assert find_model(None).network.folder == good
 
 

@@ -244,7 +244,7 @@ def decide_with_fewer_labels(study: Study) -> dict[float, list[Row]]:
     task, found = choose_efficiency_task(study), {}
     for share, specs in list_with_fewer_labels(study, task).items():
         networks, folds = find_runs(specs), [spec.fold for spec in specs]
-        given = [run for run in study.runs(BIOMARKER_TASK) if run.spec.fold in folds]
+        given = [run for run in study.runs(BIOMARKER_TASK, seed=0) if run.spec.fold in folds]
         experts = decide_with_experts(given, task, study, label_fraction=share)
         found[share] = [decide_end_to_end(networks, study), choose_by_validation(experts)]
     return found

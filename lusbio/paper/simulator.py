@@ -54,7 +54,7 @@ def measure_transfer(runs: Sequence[Run], real: Study, draws: int, *, left_out: 
     Args:
         runs: Biomarker runs, trained elsewhere; the AUC is the mean over them.
         real: The cohort to test on.
-        draws: Draws of patients behind the interval.
+        draws: Draws of patients and runs behind the interval.
         left_out: ``patient_id`` of patients that do not count, e.g. those looked at in development.
 
     Returns:

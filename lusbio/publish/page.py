@@ -60,6 +60,7 @@ def build_page(profile: str, cohort: str) -> str:
         minutes=_sum_minutes(timing["runs"]) if timing.get("runs") else "",
         verdicts=pd.read_csv(verdict[".csv"]).to_dict("records") if ".csv" in verdict else None,
         verdict_origins=find_origins(verdict[".md"].read_text(encoding="utf-8")) if ".md" in verdict else [],
+        verdict_note=ARTEFACTS["verdict"].note,
         common_origin=common,
         sections=sections,
         artefacts={name: _show_artefact(name, its_files, common) for name, its_files in found.items()},

@@ -1,6 +1,6 @@
 """The paper's claim, tested: are experts on biomarkers as good as networks trained end to end?
 
-Task by task, on the same test patients, with the expert of each run chosen on its validation patients.
+Task by task, on the same patients, with the expert of each run chosen on its validation patients.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def compare_routes(rows: Sequence[Row], draws: int) -> Table:
     """Experts on biomarkers beside the end-to-end network, task by task, by AUC.
 
     Args:
-        rows: The rows of Table 1.
+        rows: Of each task an end-to-end network and experts on biomarkers, among any others.
         draws: Draws of patients and runs behind the interval of the difference.
 
     Returns:
@@ -90,7 +90,7 @@ def compare_budgets(rows: dict[float, Sequence[Row]], draws: int) -> pd.DataFram
 def _subtract(pair: Sequence[Row], draws: int) -> tuple[float, np.ndarray]:
     """Experts minus end-to-end in points of AUC: as it is, and in every draw (D,)."""
     network, experts = pair
-    value = subtract_by_run(experts.held_out, network.held_out)["auc"].mean()
+    value = np.nanmean(subtract_by_run(experts.held_out, network.held_out)["auc"])
     drawn = [draw_means(row.held_out, draws)["auc"] for row in (experts, network)]
     return 100 * value, 100 * (drawn[0] - drawn[1])
 
@@ -112,7 +112,7 @@ def give_verdicts(comparison: Table, budgets: pd.DataFrame, rows: Sequence[Row],
         equal) and ``sentence``.
     """
     networks = [row for row in rows if row.classifier == NETWORK]
-    by_chance = {row.task for row in networks if estimate(row.validated, study.draws)["auc"].low <= 0.5}
+    by_chance = {row.task for row in networks if not estimate(row.validated, study.draws)["auc"].low > 0.5}
     masked = [set(run.info["masked"]) for row in rows for run in row.runs if run.spec.task == BIOMARKER_TASK]
     learnt = sorted(set(BIOMARKER_NAMES) - set.intersection(*masked))
     lines = []
@@ -128,7 +128,7 @@ def give_verdicts(comparison: Table, budgets: pd.DataFrame, rows: Sequence[Row],
             sentence += f" {describe_budget(budget)} Were both equal, the chance of *matches* would be {power:.0f} %."
         lines.append((row.task, title_of(row.task), verdict, power, sentence))
     cells = pd.DataFrame(lines, columns=["task", "title", "verdict", "power", "sentence"])
-    return Table(cells, cells[["title", "verdict", "sentence"]], origin=comparison.origin, runs=comparison.runs)
+    return Table(cells, cells[["title", "verdict", "sentence"]], runs=comparison.runs)
 
 
 def describe_difference(row: NamedTuple) -> str:

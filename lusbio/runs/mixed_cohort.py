@@ -112,7 +112,7 @@ def count_videos(mixed: MixedCohort) -> pd.DataFrame:
 
 
 def list_mixed_runs(mixed: MixedCohort) -> list[RunSpec]:
-    """The biomarker runs of a mixed cohort: fold k starts from run k of the simulated one, counted round."""
+    """The biomarker runs of a mixed cohort: spec k starts from run k of the simulated one, counted round."""
     return start_from(mixed.simulated.specs(BIOMARKER_TASK), mixed.specs(BIOMARKER_TASK, initial_weights="scratch"))
 
 

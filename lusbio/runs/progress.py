@@ -14,17 +14,18 @@ from lusbio.network import training
 from lusbio.profiles import TrainingSettings
 from lusbio.runs.assembly import make_network
 from lusbio.runs.spec import Say
+from lusbio.vocabulary import BIOMARKER_NAMES
 
 VALIDATION = 1.15
 """An epoch in units of its training steps: validation costs a little, too."""
 
 
 @functools.cache
-def time_clip(backbone: str, n_outputs: int, settings: TrainingSettings) -> float:
+def time_clip(backbone: str, settings: TrainingSettings) -> float:
     """Seconds that one thread needs for a clip in training: the quickest of a few bare steps on made-up clips."""
     device, size = training.choose_device(), settings.image_size
     with training.one_thread():
-        network = make_network(backbone, n_outputs, settings).to(device)
+        network = make_network(backbone, len(BIOMARKER_NAMES), settings).to(device)
         network = network.to(memory_format=getattr(network, "memory_format", torch.contiguous_format))
         clips = torch.rand(settings.batch_size, settings.frames, 1, size, size, device=device)
         bf16, seconds = training.choose_precision(device) == "bf16-mixed", []

@@ -227,7 +227,7 @@ def _finished_runs(cohort: str, profile: str) -> list[Run]:
     found = []
     for folder, info in find_finished(BIOMARKER_TASK):
         spec = RunSpec.from_json(info["spec"])
-        usual = spec.label_fraction == 1 and not spec.starts_from
+        usual = spec.label_fraction == spec.budget == 1 and not spec.starts_from
         if usual and spec.profile == profile and spec.cohort in (cohort, Path(cohort).name):
             found.append((spec.fold, -(folder / "run.json").stat().st_mtime, folder))
     return [load_run(folder) for _, _, folder in sorted(found)]

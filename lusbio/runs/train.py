@@ -10,7 +10,7 @@ import platform
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -130,7 +130,7 @@ def _time_epochs(specs: Sequence[RunSpec], prepared: PreparedCohort) -> dict[str
     from lusbio.runs import assembly
     from lusbio.runs.progress import time_clip
 
-    known = {spec: time_clip(spec.backbone, len(spec.outputs), spec.training) for spec in specs}
+    known = {spec: time_clip(spec.backbone, replace(spec.training, epochs=1)) for spec in specs}
     return {spec.run_id: seconds * assembly.count_clips(spec, prepared) for spec, seconds in known.items()}
 
 

@@ -86,7 +86,7 @@ def _train_mixed(study: Study, say: Say) -> Run:
     say(f"biomarkers that have no labels here are learnt from simulated patients, {name}")
     simulated = open_study(study.profile.name, name, study.jobs)
     mixed = mix_cohorts(study, simulated)
-    (spec,) = list_mixed_runs(mixed)
+    spec = list_mixed_runs(mixed)[0]
     simulated.train([one for one in simulated.specs(BIOMARKER_TASK) if one.run_id == spec.starts_from], say=say)
     (run,) = mixed.train([spec], say=say)
     return keep_real(run, mixed)

@@ -86,8 +86,8 @@ def _find_run() -> Model:
     candidates = []
     for folder, info in find_finished(BIOMARKER_TASK):
         model = Model(folder, RunSpec.from_json(info["spec"]), tuple(info["masked"]))
-        size = model.settings.frames * model.settings.image_size**2
-        candidates.append(((size, -len(model.masked), (folder / "run.json").stat().st_mtime), model))
+        size = model.settings.frames * model.settings.image_size**2, model.settings.width, model.spec.budget
+        candidates.append(((*size, -len(model.masked), (folder / "run.json").stat().st_mtime), model))
     if not candidates:
         raise LusbioError("no finished biomarker run to score with; `make paper` or `lusbio train` makes one")
     return max(candidates, key=lambda candidate: candidate[0])[1]

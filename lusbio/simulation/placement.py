@@ -56,7 +56,7 @@ def _fit_findings(findings: Findings, width: float, reach: float, ribs: float) -
     keys = (*SIZED, "coalescent_mm", "a_line_width_mm")
     mean = {key: share * np.array(getattr(kept, key)) + (1 - share) * np.array(getattr(least, key)) for key in keys}
     widths = {key: tuple(value.tolist()) if value.ndim else float(value) for key, value in mean.items()}
-    return kept._replace(**widths), min(1.0, 1 + spare / (ribs + 2 * reach))
+    return kept._replace(**widths), float(np.clip(1 + spare / (ribs + 2 * reach), 0, 1))
 
 
 def _least_room(findings: Findings, reach: float) -> float:

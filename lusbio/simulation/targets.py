@@ -143,7 +143,7 @@ def _kappas(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
 
 
 def _anchors(truth: pd.DataFrame, trainee: pd.DataFrame) -> dict[str, dict]:
-    """Random forests on true, rated and shuffled biomarkers: what experts can reach, and chance."""
+    """Random forests on true, rated and shuffled biomarkers: what they decide, and chance."""
     names = list(BIOMARKER_NAMES)
     tasks = {"severity": trainee["severity"].astype(str), "S/F": truth["sf_ratio"], "disease": truth["disease"]}
     inputs = {
