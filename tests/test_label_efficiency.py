@@ -28,7 +28,7 @@ def rows(study, tmp_path, monkeypatch):
     biomarkers = [made_up_run(study, tmp_path / f"biomarkers{fold}", fold=fold) for fold in (0, 1)]
     monkeypatch.setattr(closer_look, "find_runs", lambda wanted: [found[spec] for spec in wanted])
     monkeypatch.setattr(closer_look, "list_with_fewer_labels", lambda study, task: specs)
-    monkeypatch.setattr(Study, "runs", lambda study, task: {BIOMARKER_TASK: biomarkers}[task])
+    monkeypatch.setattr(Study, "runs", lambda study, task, **_: {BIOMARKER_TASK: biomarkers}[task])
     return decide_with_fewer_labels(study)
 
 
