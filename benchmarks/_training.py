@@ -47,13 +47,14 @@ def prepare(cohort: Cohort, frames: int, image_size: int, **changes) -> Prepared
         cohort: The cohort.
         frames: Frames of a clip, T.
         image_size: Height and width of a frame in pixels.
-        **changes: Other fields of ``TrainingSettings`` that differ from the laptop profile's.
+        **changes: Other fields of ``TrainingSettings`` that differ from the laptop profile's with the published
+            width, 64.
 
     Returns:
         What a training starts from.
     """
     laptop = PROFILES["laptop"]
-    settings = replace(laptop.training, frames=frames, image_size=image_size, **changes)
+    settings = replace(laptop.training, frames=frames, image_size=image_size, **{"width": 64, **changes})
     return prepare_cohort(cohort, replace(laptop, training=settings), jobs=2, protocol="final")
 
 

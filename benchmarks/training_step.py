@@ -40,8 +40,8 @@ class Shape:
         return f"{self.frames} x {self.size} x {self.size}"
 
 
-SMALL, LARGE = Shape(8, 96, batch=8, steps=6, rounds=6), Shape(15, 112, batch=4, steps=4, rounds=4)
-"""The laptop profile's, and one half way to the paper's."""
+SMALL, LARGE = Shape(8, 64, batch=8, steps=6, rounds=6), Shape(15, 112, batch=4, steps=4, rounds=4)
+"""Small clips, and some half way to the paper's."""
 
 
 def measure_shape(shape: Shape) -> tuple[list[Finding], dict[str, list[float]]]:
