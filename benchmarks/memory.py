@@ -41,7 +41,7 @@ def train(folder: Path, count: int) -> float:
     Returns:
         Megabytes by which this process was ever larger than before the first step.
     """
-    settings = PROFILES["laptop"].training
+    settings = replace(PROFILES["laptop"].training, frames=CLIP_FRAMES, width=64, epochs=2)
     info = VideoInfo(FRAMES, FRAMES, SIZE, SIZE, None)
     videos = [CachedVideo(path, "", info) for path in sorted(folder.glob("*.npy"))[:count]]
     targets = torch.randint(2, (count, len(BIOMARKER_NAMES))).float()
@@ -55,9 +55,9 @@ def train(folder: Path, count: int) -> float:
         seed=0,
     )
     module = training.VideoModule(
-        make_network("tsm_resnet18", len(BIOMARKER_NAMES), CLIP_FRAMES),
+        make_network("tsm_resnet18", len(BIOMARKER_NAMES), settings),
         multilabel=True,
-        settings=replace(settings, epochs=2),
+        settings=settings,
         steps_per_epoch=len(data.train_dataloader()),
         seed=0,
     )
