@@ -9,6 +9,7 @@ from lusbio.experts.other_cohort import decide_both_ways_elsewhere
 from lusbio.experts.rows import Row, choose_by_validation, decide_end_to_end, decide_with_experts
 from lusbio.network import OTHER_BACKBONE, USUAL_BACKBONE
 from lusbio.runs.plan import HALF, list_other_backbone, list_pretrained
+from lusbio.runs.predict import predict_each
 from lusbio.runs.spec import find_runs
 from lusbio.runs.study import Study
 from lusbio.vocabulary import BIOMARKER_TASK, SEVERITY
@@ -58,11 +59,13 @@ def decide_for_verdict(study: Study) -> dict[float, list[Row]]:
     Returns:
         By share of the epochs, 1.0 first: of each task the end-to-end network and the chosen biomarker experts.
     """
+    budgets, decide = (1.0, HALF), partial(decide_both_ways, study=study)
     if study.cohort.name == FRESH_OF:
-        decide = partial(decide_both_ways_elsewhere, home=study, other=study.open_other(FRESH))
-    else:
-        decide = partial(decide_both_ways, study=study)
-    return {budget: [row for task in study.tasks for row in decide(task, budget=budget)] for budget in (1.0, HALF)}
+        fresh, names = study.open_other(FRESH), (BIOMARKER_TASK, *study.tasks)
+        runs = [run for budget in budgets for name in names for run in study.runs(name, budget=budget)]
+        predict_each(runs, fresh, study.jobs)  # all at once; below they are read
+        decide = partial(decide_both_ways_elsewhere, home=study, other=fresh)
+    return {budget: [row for task in study.tasks for row in decide(task, budget=budget)] for budget in budgets}
 
 
 def decide_backbones(study: Study) -> dict[str, list[Row]]:

@@ -120,7 +120,7 @@ def predict_cohort(run: Run, other: PreparedCohort, n_clips: int = CLIPS) -> np.
     if sizes[0] != sizes[1]:
         names = f"run {run.folder.name} and cohort {other.cohort.name!r}"
         raise LusbioError(f"{names} differ in frame size: {sizes[0]} and {sizes[1]}")
-    path = run.folder / "elsewhere" / f"{other.cohort.name}-{other.data}-{n_clips}clips.csv"
+    path = _name_predictions(run, other, n_clips)
     if not path.exists():
         from lusbio.network.training import one_thread
 
@@ -130,8 +130,15 @@ def predict_cohort(run: Run, other: PreparedCohort, n_clips: int = CLIPS) -> np.
 
 
 def predict_each(runs: Sequence[Run], other: PreparedCohort, jobs: int) -> list[np.ndarray]:
-    """``predict_cohort`` of several runs, ``jobs`` at a time."""
-    return side_by_side(predict_cohort, [(run, other) for run in runs], jobs)
+    """``predict_cohort`` of several runs, ``jobs`` at a time; what is kept is read."""
+    missing = [run for run in runs if not _name_predictions(run, other, CLIPS).exists()]
+    if missing:
+        side_by_side(predict_cohort, [(run, other) for run in missing], jobs)
+    return [predict_cohort(run, other) for run in runs]
+
+
+def _name_predictions(run: Run, other: PreparedCohort, n_clips: int) -> Path:
+    return run.folder / "elsewhere" / f"{other.cohort.name}-{other.data}-{n_clips}clips.csv"
 
 
 def write_predictions(probabilities: np.ndarray, video_ids: pd.Series, path: Path) -> None:

@@ -51,7 +51,7 @@ def execute_many(
     say(f"{len(specs)} runs, {len(todo)} to train{at_a_time}, one thread each")
     if todo and not scheduler:
         minutes = sum(seconds[spec.run_id] * _epochs_to_go(spec) for spec in todo) / min(jobs, len(todo)) / 60
-        say(f"{_describe_computing()}: about {minutes:.0f} min, by steps timed just now")
+        say(f"{_describe_computing()}: {_in_words(minutes)}, by steps timed just now")
     with _follow_logs(todo, seconds, say):
         if scheduler:
             _execute_on_cluster(waves, prepared, scheduler, say, own)
@@ -174,8 +174,11 @@ class GridClock:
         """Count some work as done and say, for the end of a line, how far all of it is."""
         self.done += work
         minutes = (time.monotonic() - self.started) / 60 * (self.total - self.done) / self.done
-        left = "less than a minute" if minutes < 1 else f"about {minutes:.0f} min"
-        return f"  · all runs: {self.done / self.total:.0%} done, {left} left"
+        return f"  · all runs: {self.done / self.total:.0%} done, {_in_words(minutes)} left"
+
+
+def _in_words(minutes: float) -> str:
+    return "less than a minute" if minutes < 1 else f"about {minutes:.0f} min"
 
 
 def execute(spec: RunSpec, prepared: PreparedCohort, own: Own | None = None) -> Path:
