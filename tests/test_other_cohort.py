@@ -6,7 +6,7 @@ from helpers import TINY, silent, small_study
 
 from lusbio.errors import LusbioError
 from lusbio.experts.classifiers import EXPERT_NAMES
-from lusbio.experts.other_cohort import OtherCohortResult, decide_other_cohort
+from lusbio.experts.other_cohort import OtherCohortResult, decide_both_ways_elsewhere, decide_other_cohort
 from lusbio.experts.rows import CHOSEN, NETWORK, choose_by_validation, decide_with_experts
 from lusbio.runs.mixed_cohort import keep_real, list_mixed_runs, mix_cohorts
 from lusbio.runs.predict import predict_cohort
@@ -54,6 +54,17 @@ def test_on_its_own_cohort_a_run_predicts_what_it_predicted(home, task):
     expected = run.biomarkers if task == BIOMARKER_TASK else run.probabilities
     again = predict_cohort(run, home, n_clips=run.spec.training.evaluation_clips)
     np.testing.assert_allclose(again, expected, atol=1e-6)
+
+
+def test_the_verdicts_two_rows_are_those_of_all_ways_to_decide_elsewhere(home, other, result):
+    network, experts = decide_both_ways_elsewhere(SEVERITY, home, other)
+    of_all = {(row.features, row.classifier): row for row in result.rows}
+    assert experts.classifier == result.chosen and network.classifier == NETWORK
+    for row, name in ((network, (Kind.END_TO_END, NETWORK)), (experts, (Kind.BIOMARKERS, CHOSEN))):
+        assert len(row.held_out) == len(row.runs) == 3
+        for mine, theirs in zip(row.held_out, of_all[name].held_out, strict=True):
+            np.testing.assert_array_equal(mine.labels, theirs.labels)
+            np.testing.assert_allclose(mine.probabilities, theirs.probabilities, atol=1e-9)
 
 
 def test_predictions_are_kept_by_cohort_and_number_of_clips(home, other):
