@@ -26,7 +26,9 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help paper smoke test test-all lint bench clean env FORCE
-.NOTPARALLEL: # trainings spread over JOBS processes themselves
+ifneq ($(PROFILE),smoke)
+.NOTPARALLEL: # trainings spread over JOBS processes themselves; in miniature notebooks stand side by side instead
+endif
 unexport MPLBACKEND # agg would leave the notebooks without figures
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 ifneq ($(strip $(LUSBIO_DATA)),)
@@ -86,7 +88,7 @@ paper: $(PAGE) ## Every table and figure: trains (once), runs the notebooks
 	@echo "The paper: $(PAGE), with tables and figures in figures/$(PROFILE)/ and the notebooks beside it"
 
 smoke: ## The whole paper in miniature, synthetic, to see that it works
-	@$(MAKE) --no-print-directory paper PROFILE=smoke COHORT=synthetic
+	@$(MAKE) --no-print-directory -j$(JOBS) paper PROFILE=smoke COHORT=synthetic JOBS=1
 
 # An executed notebook is made again when its source, the package or the data changes. Trainings are
 # kept by what decides their numbers, so "again" takes seconds unless one of those changed.

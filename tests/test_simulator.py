@@ -68,7 +68,7 @@ def test_targets_that_are_missed_or_only_tolerated_are_named(monkeypatch):
     rates.append(("A", "number", 0.56, 0.56, 0.602, 0.0, True))
     rates.append(("B", "none", np.nan, np.nan, 0.5, 0.1, np.nan))
     columns = ["group", "quantity", "low", "high", "mean", "sd", "within"]
-    monkeypatch.setattr(simulator, "summarise_targets", lambda seeds: pd.DataFrame(rates, columns=columns))
+    monkeypatch.setattr(simulator, "summarise_targets", lambda seeds, jobs: pd.DataFrame(rates, columns=columns))
     table = make_targets(2)
     met = "**3 of 4** targets are met, give or take 0.05. Missed: A, missed: 0.305."
     assert table.note == f"{met} Outside a range, but tolerated: A, tolerated: 0.669."

@@ -22,12 +22,12 @@ FIRST_SEED = 100
 """Of the cohorts whose rates are shown: others than those on which the simulator's constants were adjusted."""
 
 
-def make_targets(cohorts: int) -> Table:
+def make_targets(cohorts: int, jobs: int = 1) -> Table:
     """Target against realised, over cohorts of labels, with a sentence on the targets that are missed or tolerated.
 
     The cells are those of ``summarise_targets``.
     """
-    cells = summarise_targets(range(FIRST_SEED, FIRST_SEED + cohorts))
+    cells = summarise_targets(range(FIRST_SEED, FIRST_SEED + cohorts), jobs=jobs)
     judged = cells.dropna(subset=["within"])
     met = judged["within"].astype(bool)
     gap = (judged["mean"] - judged["mean"].clip(judged["low"], judged["high"])).round(3)

@@ -123,7 +123,7 @@ def give_verdicts(comparison: Table, budgets: pd.DataFrame, rows: Sequence[Row],
         beyond = norm.ppf(0.5 + COVERAGE / 2)  # half the width of an interval in standard errors
         error = max(row.ci_high - row.ci_low, 1e-6) / (2 * beyond)
         power = 100 * norm.cdf(MARGIN / error - beyond)
-        sentence = f"{describe_difference(row)} {verdict.capitalize()}: {words}."
+        sentence = f"{describe_difference(row)} {words}."
         if verdict in DECIDED:
             sentence += f" {describe_budget(budget)} Were both equal, the chance of *matches* would be {power:.0f} %."
         lines.append((row.task, title_of(row.task), verdict, power, sentence))

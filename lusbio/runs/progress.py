@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -16,27 +17,44 @@ from lusbio.runs.assembly import make_network
 from lusbio.runs.spec import Say
 from lusbio.vocabulary import BIOMARKER_NAMES
 
-VALIDATION = 1.15
-"""An epoch in units of its training steps: validation costs a little, too."""
-
 
 @functools.cache
-def time_clip(backbone: str, settings: TrainingSettings) -> float:
-    """Seconds that one thread needs for a clip in training: the quickest of a few bare steps on made-up clips."""
+def time_clips(backbone: str, settings: TrainingSettings) -> tuple[float, float]:
+    """Seconds that one thread needs for a clip: in training, and in evaluation; of a few steps on made-up clips."""
     device, size = training.choose_device(), settings.image_size
     with training.one_thread():
         network = make_network(backbone, len(BIOMARKER_NAMES), settings).to(device)
-        network = network.to(memory_format=getattr(network, "memory_format", torch.contiguous_format))
+        module = training.VideoModule(network, multilabel=True, settings=settings)
+        optimizer = torch.optim.Adam(module.parameters())
         clips = torch.rand(settings.batch_size, settings.frames, 1, size, size, device=device)
-        bf16, seconds = training.choose_precision(device) == "bf16-mixed", []
-        for _ in range(4):
-            start = time.perf_counter()
+        targets = torch.zeros(settings.batch_size, len(BIOMARKER_NAMES), device=device)
+        bf16, generator = training.choose_precision(device) == "bf16-mixed", torch.Generator()
+
+        def learn() -> None:
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                loss = network(clips).float().square().mean()
+                loss = module.loss(module.network(module.augment(clips, generator)), targets)
+            optimizer.zero_grad()
             loss.backward()
+            optimizer.step()
             loss.item()  # waits for a GPU
-            seconds.append(time.perf_counter() - start)
-    return VALIDATION * min(seconds) / settings.batch_size
+
+        @torch.inference_mode()
+        def evaluate() -> None:
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                module.network(clips).sum().item()
+
+        learning = _time_best(learn)
+        module.eval()
+        return learning / len(clips), _time_best(evaluate) / len(clips)
+
+
+def _time_best(step: Callable[[], None]) -> float:
+    seconds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 class EpochLog(Callback):

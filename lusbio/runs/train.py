@@ -128,10 +128,16 @@ def _time_epochs(specs: Sequence[RunSpec], prepared: PreparedCohort) -> dict[str
     if not specs:
         return {}
     from lusbio.runs import assembly
-    from lusbio.runs.progress import time_clip
+    from lusbio.runs.progress import time_clips
 
-    known = {spec: time_clip(spec.backbone, replace(spec.training, epochs=1)) for spec in specs}
-    return {spec.run_id: seconds * assembly.count_clips(spec, prepared) for spec, seconds in known.items()}
+    found = {}
+    for spec in specs:
+        settings, held_out = spec.training, prepared.splits(spec.fold) == "val"
+        learning, evaluating = time_clips(spec.backbone, replace(settings, epochs=1))
+        validated = held_out.sum() * settings.validation_clips
+        predicted = len(held_out) * settings.evaluation_clips / settings.epochs  # once, at the end
+        found[spec.run_id] = learning * assembly.count_clips(spec, prepared) + evaluating * (validated + predicted)
+    return found
 
 
 def _describe_computing() -> str:
