@@ -28,7 +28,7 @@ from lusbio.videos import DecodedVideo, decode_video
 from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, TASKS
 
 VIDEOS, ROUNDS = 8, 3
-CLIPS_PER_PASS = (1, 2, 4, 8, EVALUATION_BATCH)
+CLIPS_PER_PASS = (1, 2, 4, 8, 32)
 
 
 def make_model(folder: Path) -> ScoringModel:

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lusbio.videos import CachedVideo, DecodedVideo
 
-EVALUATION_BATCH = 32
-"""Clips of a batch that is only predicted. (Engineering choice.)"""
+EVALUATION_BATCH = 32 if torch.cuda.is_available() else 8
+"""Clips of a batch that is only predicted: many for a GPU; few stay in the caches of a CPU. (Engineering choice.)"""
 
 
 def frame_indices(n_frames: int, clip_frames: int, start: int) -> np.ndarray:

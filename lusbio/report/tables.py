@@ -24,11 +24,15 @@ TRAINING_TIME = "Train (min)"
 
 
 def make_table1(rows: Sequence[Row], draws: int, note: str = "") -> Table:
-    """Table 1: AUC and accuracy of every classifier on every task, and minutes of training what decides."""
+    """Table 1: AUC and accuracy of every classifier on every task, and minutes of training what decides.
+
+    The note says which classes cannot be tested, and what the accuracies are worth.
+    """
     minutes = np.repeat([row.minutes for row in rows], len(TABLE1_METRICS))
     cells = make_task_cells(rows, draws, TABLE1_METRICS).assign(minutes=minutes)
     shown = widen(cells).assign(**{TRAINING_TIME: _format_minutes(cells)})
-    return Table(cells, shown, "\n\n".join(filter(None, [note, describe_absent(rows)])), runs=runs_of(rows))
+    said = [note, describe_absent(rows), " ".join(describe_majority(cells))]
+    return Table(cells, shown, "\n\n".join(filter(None, said)), runs=runs_of(rows))
 
 
 def _format_minutes(cells: pd.DataFrame) -> list[str]:
@@ -123,9 +127,10 @@ def describe_absent(rows: Sequence[Row]) -> str:
 
 def describe_majority(cells: pd.DataFrame) -> list[str]:
     """What the accuracies of Table 1 are worth: who is above the class frequencies, by means, a sentence per task."""
-    sentences = []
-    for task, rows in cells[cells["metric"] == "accuracy"].groupby("task", sort=False):
-        known = rows.loc[rows["features"] == Kind.MAJORITY, "mean"].item()
+    sentences, accuracies = [], cells[cells["metric"] == "accuracy"]
+    majorities = accuracies[accuracies["features"] == Kind.MAJORITY].set_index("task")["mean"]
+    for task, known in majorities.items():
+        rows = accuracies[accuracies["task"] == task]
         learnt, told = rows[~rows["features"].isin(BASELINES)], []
         for decides, means in learnt.groupby(learnt["classifier"] == NETWORK)["mean"]:
             who = "networks" if decides else "experts"

@@ -36,7 +36,7 @@ def summarise_targets(
     Args:
         seeds: One cohort of labels each.
         patients: Patients per cohort.
-        anchors: Whether to fit the anchors, which takes three seconds per cohort instead of a third of one.
+        anchors: Whether to fit the anchors, which takes four seconds per cohort instead of a third of one.
         jobs: Cohorts at a time.
 
     Returns:
@@ -74,7 +74,7 @@ def _measure_labels(patients: int, seed: int, anchors: bool) -> pd.Series:
         "trainee from exact truth": {"accuracy": _best_accuracy(recordings)},
         "kappa, trainee against truth": _kappas(trainee, truth),
         "kappa, trainee against specialist": _kappas(trainee, specialist),
-        **(_anchors(truth, trainee) if anchors else {}),
+        **(_anchors(truth, trainee, recordings) if anchors else {}),
         "mean severity (trainee)": severity.groupby(truth["disease"]).mean().to_dict(),
     }
     return pd.Series({(group, name): float(value) for group, part in values.items() for name, value in part.items()})
@@ -147,11 +147,12 @@ def _kappas(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
     return kappas | {"pleural thickness": cohen_kappa_score(*options)}
 
 
-def _anchors(truth: pd.DataFrame, trainee: pd.DataFrame) -> dict[str, dict]:
-    """Random forests on true, rated and shuffled biomarkers: what they decide, and chance."""
+def _anchors(truth: pd.DataFrame, trainee: pd.DataFrame, recordings: Sequence[Recording]) -> dict[str, dict]:
+    """Random forests on exact findings, on true, rated and shuffled biomarkers: what they decide, and chance."""
     names = list(BIOMARKER_NAMES)
     tasks = {"severity": trainee["severity"].astype(str), "S/F": truth["sf_ratio"], "disease": truth["disease"]}
     inputs = {
+        "exact findings": pd.DataFrame(map(_measure_findings, recordings)),
         "oracle (true biomarkers)": truth[names],
         "trainee's biomarkers": trainee[names],
         "shuffled biomarkers": trainee[names].sample(frac=1, random_state=0),
@@ -161,6 +162,14 @@ def _anchors(truth: pd.DataFrame, trainee: pd.DataFrame) -> dict[str, dict]:
         scores = {task: score_forest(x.to_numpy(), y.to_numpy(), truth["patient"]) for task, y in tasks.items()}
         values[source] = {f"{task} {name}": v for task, pair in scores.items() for name, v in pair.items()}
     return values
+
+
+def _measure_findings(recording: Recording) -> list[float]:
+    """All that findings say, in millimetres and counts: of several widths how many, their sum, the largest."""
+    numbers = []
+    for value in recording.findings:
+        numbers += [len(value), sum(value), max(value, default=0.0)] if isinstance(value, tuple) else [float(value)]
+    return numbers
 
 
 def score_nuisance(patients: int, seed: int = 0, probe: str = "linear") -> dict[str, float]:
