@@ -24,8 +24,11 @@ ifeq ($(COHORT),pocovid)
 PAPER += 09_leakage
 endif
 
+# Companions: notebooks about neighbouring papers of the same group. They train by themselves.
+COMPANIONS := $(basename $(notdir $(wildcard $(patsubst %,notebooks/%.ipynb,11_dense_labels 12_change 13_pretraining))))
+
 .DEFAULT_GOAL := help
-.PHONY: help paper smoke test test-all lint bench clean env FORCE
+.PHONY: help paper companions smoke test test-all lint bench clean env FORCE
 ifneq ($(PROFILE),smoke)
 .NOTPARALLEL: # trainings spread over JOBS processes themselves; in miniature notebooks stand side by side instead
 endif
@@ -87,13 +90,19 @@ PACKAGE     := $(wildcard lusbio/*.py lusbio/*/*.py lusbio/words/*.toml lusbio/*
 paper: $(PAGE) ## Every table and figure: trains (once), runs the notebooks
 	@echo "The paper: $(PAGE), with tables and figures in figures/$(PROFILE)/ and the notebooks beside it"
 
-smoke: ## The whole paper in miniature, synthetic, to see that it works
+companions: $(COMPANIONS:%=$(OUT)/%.ipynb) ## Neighbouring papers: dense labels, change, pretraining without labels
+	@if [ -f $(PAGE) ]; then $(RUN) -m lusbio.publish.page --profile $(PROFILE) --cohort '$(subst ','\'',$(COHORT))'; fi
+
+smoke: ## The whole paper and its companions in miniature, synthetic, to see that they work
 	@$(MAKE) --no-print-directory -j$(JOBS) paper PROFILE=smoke COHORT=synthetic JOBS=1
+	@$(MAKE) --no-print-directory -j$(JOBS) companions PROFILE=smoke COHORT=synthetic JOBS=1
 
 # An executed notebook is made again when its source, the package or the data changes. Trainings are
 # kept by what decides their numbers, so "again" takes seconds unless one of those changed.
-$(PAPER:%=$(OUT)/%.ipynb): $(OUT)/%.ipynb: notebooks/%.ipynb $(PACKAGE) $(OUT)/inputs.txt $(ENVIRONMENT)
-	@echo "[$$(printf '%s\n' $(PAPER) | grep -nx '$*' | cut -d: -f1)/$(words $(PAPER))] $*"
+$(patsubst %,$(OUT)/%.ipynb,$(PAPER) $(COMPANIONS)): \
+    $(OUT)/%.ipynb: notebooks/%.ipynb $(PACKAGE) $(OUT)/inputs.txt $(ENVIRONMENT)
+	@list='$(if $(filter $*,$(COMPANIONS)),$(COMPANIONS),$(PAPER))'; set -- $$list; \
+	    echo "[$$(printf '%s\n' $$list | grep -nx '$*' | cut -d: -f1)/$$#] $*"
 	@$(RUN) -m lusbio.publish.run_notebook $< --output $@ \
 	    --profile $(PROFILE) --cohort '$(subst ','\'',$(COHORT))' --jobs $(JOBS)
 

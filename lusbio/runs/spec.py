@@ -21,8 +21,8 @@ from lusbio.cohorts.splits import assign_splits, choose_protocol, make_folds, ru
 from lusbio.cohorts.table import Cohort, fingerprint
 from lusbio.cohorts.targets import classes_of, encode_task
 from lusbio.errors import LusbioError
-from lusbio.files import build_folder, code_fingerprint, text_sha256
-from lusbio.network import OTHER_BACKBONE, USUAL_BACKBONE
+from lusbio.files import PACKAGE, build_folder, code_fingerprint, text_sha256
+from lusbio.network import OTHER_BACKBONE, UNET, USUAL_BACKBONE
 from lusbio.profiles import Profile, TrainingSettings
 from lusbio.videos import DECODING, CachedVideo, FrameCache
 from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, TASKS
@@ -36,7 +36,7 @@ DECIDING = (
 )
 """The files that decide the numbers of every training, besides that of its own backbone; each says so on top."""
 
-BACKBONE_FILES = {USUAL_BACKBONE: "network/tsm.py", OTHER_BACKBONE: "network/i3d.py"}
+BACKBONE_FILES = {USUAL_BACKBONE: "network/tsm.py", OTHER_BACKBONE: "network/i3d.py", UNET: "network/unet.py"}
 """The file of each backbone, which decides the numbers of its own trainings only."""
 
 
@@ -54,18 +54,22 @@ class Own:
             [0, 1] to logits (B, K), and has ``features_and_logits`` besides, as ``TSMResNet18`` has.
         loss: From logits (B, K) and targets, (B, 38) with NaN or (B,) classes, to a scalar.
         augment: From float clips (B, T, 1, H, W) in [0, 1] and a generator on the CPU to clips of that shape.
+        assemble: A pretraining, which learns something other than labels of videos: from the spec and the prepared
+            cohort to a ``PretrainingModule``, its Lightning data module, and the rows of ``train`` and ``val`` videos.
     """
 
     network: Callable | None = None
     loss: Callable | None = None
     augment: Callable | None = None
+    assemble: Callable | None = None
 
     @cached_property
     def name(self) -> str:
         """Which parts, and a hash of their source, e.g. ``"loss-3f2a91c4"``; empty when there is none.
 
         The source is that of the function or class itself and the plain values it closes over; what it calls is not
-        looked at. It travels to worker processes, which do not have the source of what stands in a notebook.
+        looked at. Of a part that stands in the package it is that of its file and of those that the file names in
+        ``DECIDING``. It travels to worker processes, which do not have the source of what stands in a notebook.
         """
         return "+".join(f"{name}-{_source_hash(name, part)}" for name, part in vars(self).items() if part is not None)
 
@@ -76,6 +80,8 @@ def _source_hash(name: str, part: Callable) -> str:
     except (OSError, TypeError, SyntaxError) as error:
         raise LusbioError(f"{name}: its source cannot be read, write it as a function or class in a cell") from error
     closed = inspect.getclosurevars(part).nonlocals if inspect.isfunction(part) else {}
+    if (file := Path(inspect.getfile(part))).is_relative_to(PACKAGE):
+        source = code_fingerprint(str(file.relative_to(PACKAGE)), *getattr(inspect.getmodule(part), "DECIDING", ()))
     return text_sha256(source, {key: repr(value) for key, value in closed.items()})[:8]
 
 
@@ -87,7 +93,8 @@ class RunSpec:
     read anywhere.
 
     Attributes:
-        task: ``"biomarkers"``, or for an end-to-end network a key of ``TASKS`` or a task added with ``with_task``.
+        task: ``"biomarkers"``, or for an end-to-end network a key of ``TASKS`` or a task added with ``with_task``; of a
+            pretraining, a name for what it learns.
         fold: Run fold of the protocol.
         profile: Name of the profile.
         training: Its settings.
@@ -97,7 +104,7 @@ class RunSpec:
         outputs: Names of the K outputs: biomarkers, or the classes of the task.
         initial_weights: ``"scratch"``, what ``network.weights`` says of the file it found, or ``"run:"`` and the
             ``run_id`` of a run whose network it starts from.
-        backbone: ``USUAL_BACKBONE`` or ``OTHER_BACKBONE``.
+        backbone: A key of ``BACKBONE_FILES``; of those that ``assembly`` does not make, the ``own`` part makes it.
         label_fraction: Share of the training patients whose labels are used.
         budget: Share of the profile's epochs that the training has, with a whole schedule.
         seed: With the fold, what initial weights, order, clips, augmentation and dropout follow from.
@@ -143,6 +150,10 @@ class RunSpec:
     @property
     def kind(self) -> str:
         """What a run is in the paper, without its task and fold."""
+        if "assemble-" in self.own:
+            return "pretraining"
+        if self.own and self.starts_from:
+            return f"from {self.starts_from.rpartition('-fold')[0]}"
         if self.own:
             return f"own {self.own}"
         if self.backbone != USUAL_BACKBONE:
@@ -196,9 +207,11 @@ class PreparedCohort:
 
         Args:
             task: What the network is trained for.
-            **changes: Other fields of ``RunSpec``, e.g. ``seed=1`` (then there is one per fold) or ``budget=0.5``.
+            **changes: Other fields of ``RunSpec``, e.g. ``seed=1`` (then there is one per fold) or ``budget=0.5``;
+                for a pretraining, ``outputs``.
         """
-        outputs = BIOMARKER_NAMES if task == BIOMARKER_TASK else classes_of(self.table, task)
+        known = changes.pop("outputs", BIOMARKER_NAMES if task == BIOMARKER_TASK else None)
+        outputs = classes_of(self.table, task) if known is None else known
         training = changes.pop("training", self.profile.training)
         training = replace(training, epochs=ceil(training.epochs * changes.get("budget", 1)))
         known = (self.profile.name, training, self.cohort.name, self.data_of(task), self.protocol, outputs)
@@ -234,7 +247,7 @@ class PreparedCohort:
 
     def data_of(self, task: str) -> str:
         """Fingerprint of what a run for a task learns from: ``data``, and the labels of a task that was added."""
-        if task == BIOMARKER_TASK or task in TASKS:
+        if task == BIOMARKER_TASK or task in TASKS or task not in self.table:
             return self.data
         labels = text_sha256(classes_of(self.table, task), encode_task(self.table, task).tolist())
         return f"{self.data}-{labels[:12]}"

@@ -87,7 +87,7 @@ class Study(PreparedCohort):
         Args:
             what: A task, for all its folds, or specs.
             say: Takes lines of progress.
-            **parts: A ``network=``, ``loss=`` or ``augment=`` of one's own; see ``spec.Own``.
+            **parts: A ``network=``, ``loss=`` or ``augment=`` of one's own, or what to ``assemble=``; see ``spec.Own``.
 
         Returns:
             One finished run per fold or spec.

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import pandas as pd
 
 from lusbio.errors import LusbioError
 from lusbio.files import atomic_path, write_csv, write_json
+from lusbio.network import OTHER_BACKBONE, USUAL_BACKBONE
 from lusbio.runs.parallel import side_by_side
 from lusbio.runs.spec import Own, PreparedCohort, Run, RunSpec, Say, find_runs, is_finished, runs_folder, training_code
 
@@ -47,9 +49,10 @@ def execute_many(
     todo = [spec for wave in waves for spec in wave]
     scheduler = os.environ.get("LUSBIO_SCHEDULER") if todo else None
     seconds = _time_epochs(todo, prepared)
+    untold = [spec for spec in todo if not _can_be_timed(spec)]
     at_a_time = "" if scheduler else f", {min(jobs, max(1, len(todo)))} at a time"
     say(f"{len(specs)} runs, {len(todo)} to train{at_a_time}, one thread each")
-    if todo and not scheduler:
+    if todo and not scheduler and not untold:
         minutes = sum(seconds[spec.run_id] * _epochs_to_go(spec) for spec in todo) / min(jobs, len(todo)) / 60
         say(f"{_describe_computing()}: {_in_words(minutes)}, by steps timed just now")
     with _follow_logs(todo, seconds, say):
@@ -124,20 +127,27 @@ def _epochs_to_go(spec: RunSpec) -> int:
 
 
 def _time_epochs(specs: Sequence[RunSpec], prepared: PreparedCohort) -> dict[str, float]:
-    """Seconds of an epoch on this machine by ``run_id``, roughly: only for telling how long it takes."""
+    """Seconds of an epoch on this machine by ``run_id``, roughly: only for telling how long it takes.
+
+    Of a pretraining, and of a network that ``assembly`` does not make, nobody knows: one second stands in.
+    """
     if not specs:
         return {}
     from lusbio.runs import assembly
     from lusbio.runs.progress import time_clips
 
-    found = {}
-    for spec in specs:
+    found = {spec.run_id: 1.0 for spec in specs}
+    for spec in filter(_can_be_timed, specs):
         settings, held_out = spec.training, prepared.splits(spec.fold) == "val"
         learning, evaluating = time_clips(spec.backbone, replace(settings, epochs=1))
         validated = held_out.sum() * settings.validation_clips
         predicted = len(held_out) * settings.evaluation_clips / settings.epochs  # once, at the end
         found[spec.run_id] = learning * assembly.count_clips(spec, prepared) + evaluating * (validated + predicted)
     return found
+
+
+def _can_be_timed(spec: RunSpec) -> bool:
+    return spec.backbone in (USUAL_BACKBONE, OTHER_BACKBONE) and "assemble-" not in spec.own
 
 
 def _describe_computing() -> str:
@@ -212,7 +222,7 @@ def execute(spec: RunSpec, prepared: PreparedCohort, own: Own | None = None) -> 
 
 def _train(spec: RunSpec, prepared: PreparedCohort, own: Own, folder: Path) -> None:
     from lusbio.network import training  # torch and Lightning take seconds to import
-    from lusbio.runs import assembly, gpu
+    from lusbio.runs import gpu
     from lusbio.runs.progress import EpochLog
 
     def say(line: str) -> None:
@@ -221,9 +231,12 @@ def _train(spec: RunSpec, prepared: PreparedCohort, own: Own, folder: Path) -> N
 
     with training.one_thread():
         device = training.choose_device()
-        rows, targets, masked = assembly.choose_rows(spec, prepared)
-        module, data, origin = assembly.assemble(spec, prepared, rows, targets, own)
-        gpu.prepare_gpu(module, data, device, say)
+        if own.assemble:
+            (module, data, rows), masked = own.assemble(spec, prepared), []
+            origin = "from scratch" if spec.starts_from is None else take_tensors(module.network, spec.starts_from)
+        else:
+            module, data, origin, rows, masked = _assemble(spec, prepared, own)
+            gpu.prepare_gpu(module, data, device, say)
         say(f"{len(rows['train'])} videos to train on, {len(rows['val'])} to validate on; {origin}")
         log = EpochLog(folder / "log.csv", say)
         best = training.fit(module, data, folder, device=device, callbacks=[log])
@@ -250,12 +263,49 @@ def _train(spec: RunSpec, prepared: PreparedCohort, own: Own, folder: Path) -> N
     training.remove_checkpoints(folder)
 
 
+def _assemble(spec: RunSpec, prepared: PreparedCohort, own: Own) -> tuple:
+    """What is trained on labels of videos: module, clips, origin, rows by split, masked biomarkers."""
+    from lusbio.runs import assembly
+
+    rows, targets, masked = assembly.choose_rows(spec, prepared)
+    if own.network is None or spec.starts_from is None:
+        return *assembly.assemble(spec, prepared, rows, targets, own), rows, masked
+    anew = replace(spec, initial_weights="scratch")
+    module, data, _ = assembly.assemble(anew, prepared, rows, targets, own)
+    return module, data, take_tensors(module.network, spec.starts_from), rows, masked
+
+
+def take_tensors(network, run_id: str) -> str:
+    """Put into a network what fits of a finished run's network, by name and shape; the rest stays as it was made.
+
+    Statistics of batches fit too. The last layer of a network for something else has another name or shape.
+
+    Returns:
+        A line that says from where, and how much.
+
+    Raises:
+        LusbioError: If the run is not finished, or nothing of it fits.
+    """
+    from lusbio.network.weights import read_weights
+
+    folder = runs_folder(run_id)
+    if not is_finished(folder):
+        raise LusbioError(f"run {run_id} is not finished, and a network shall start from it")
+    found, own = read_weights(folder / "weights.safetensors"), network.state_dict()
+    fitting = {name: found[name] for name, value in own.items() if name in found and found[name].shape == value.shape}
+    if not fitting:
+        raise LusbioError(f"nothing of run {run_id} fits: no tensor has the name and shape of one of the network")
+    network.load_state_dict(own | fitting)
+    return f"from the network of {run_id}, {len(fitting)} of {len(own)} tensors"
+
+
 def _predict_all(module, data, prepared: PreparedCohort, spec: RunSpec, folder: Path, device) -> pd.DataFrame:
     """Weights, predictions and features of every video of the cohort, into the run's folder."""
     from lusbio.network.weights import save_weights
     from lusbio.runs import assembly
 
-    probabilities, features = assembly.predict_all(module, data, spec, device)
+    predict = module.predict_all if "assemble-" in spec.own else partial(assembly.predict_all, module)
+    probabilities, features = predict(data, spec, device)
     predictions = pd.DataFrame({"video_id": prepared.table["video_id"], "split": prepared.splits(spec.fold)})
     predictions[[f"p_{k}" for k in range(probabilities.shape[1])]] = probabilities
     save_weights(module.network, folder / "weights.safetensors")
