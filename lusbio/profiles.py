@@ -21,6 +21,7 @@ class TrainingSettings:
         evaluation_clips: Clips per video in the predictions that are kept.
         clips_per_epoch: Clips of an epoch; None means every video of the oversampled training set once.
         width: Channels of the first stage of ``TSMResNet18``; 64 is the published network.
+        pool: Over time, of ``TSMResNet18``: ``"max"``, the authors' practice, or ``"mean"``.
     """
 
     frames: int
@@ -33,6 +34,7 @@ class TrainingSettings:
     evaluation_clips: int
     clips_per_epoch: int | None = None
     width: int = 64
+    pool: str = "max"
 
 
 @dataclass(frozen=True)

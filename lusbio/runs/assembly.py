@@ -22,15 +22,15 @@ BACKBONES = {USUAL_BACKBONE: TSMResNet18, OTHER_BACKBONE: I3DResNet50}
 def make_network(backbone: str, n_outputs: int, settings: TrainingSettings) -> nn.Module:
     """A network with random weights, from float clips (B, T, 1, H, W) in [0, 1] to logits (B, K).
 
-    Of the settings, ``frames`` and ``width`` count.
+    Of the settings, ``frames`` counts, and for ``TSMResNet18`` ``width`` and ``pool``.
 
     Raises:
         ValueError: If there is no such backbone.
     """
     if backbone not in BACKBONES:
         raise ValueError(f"backbone {backbone!r} is not one of {', '.join(BACKBONES)}")
-    size = {"width": settings.width} if backbone == USUAL_BACKBONE else {}
-    return BACKBONES[backbone](n_outputs, settings.frames, **size)
+    usual = {name: getattr(settings, name) for name in ("width", "pool")}
+    return BACKBONES[backbone](n_outputs, settings.frames, **(usual if backbone == USUAL_BACKBONE else {}))
 
 
 def choose_rows(spec: RunSpec, prepared: PreparedCohort) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:

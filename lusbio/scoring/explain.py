@@ -20,7 +20,7 @@ def compute_heat(
 
     The maps of a stage are weighted by how much the logit would gain from more of each (its gradient,
     averaged over the frame), added up, and kept where they speak for the output. Weights are a frame's
-    own: the network takes the maximum over time, so a frame that decided nothing stays cold. The last
+    own: where the network takes the maximum over time, a frame that decided nothing stays cold. The last
     stage has one cell per 32 pixels, and small frames would be left with 2 x 2, so by default the last
     stage with at least ``FEWEST_CELLS`` cells along a side is asked. Heat shows what mattered to the network,
     which need not be what matters to a physician.
