@@ -67,7 +67,9 @@ def choose_order(
     """
     first = sorted(videos, key=lambda video: text_sha256(seed, rater, video))
     again = sorted(videos, key=lambda video: text_sha256(seed, rater, video, "again"))
-    return [(video, 0) for video in first] + [(video, 1) for video in again[: math.ceil(repeats * len(videos))]]
+    return [(video, 0) for video in first] + [
+        (video, 1) for video in again[: math.ceil(round(repeats * len(videos), 9))]
+    ]
 
 
 # --- one rater's log ---
