@@ -258,6 +258,17 @@ def test_label_says_what_is_wrong_before_it_opens_a_page(two, capsys, monkeypatc
     assert RatingLog(two / "ratings", "r3").session["role"] == "trainee"
 
 
+def test_a_page_that_cannot_be_opened_says_how_to_learn_why_and_names_nothing(two, capsys, monkeypatch):
+    settings = {"folder": str(two), "rater": "r1", "ratings": str(two / "ratings")}
+    monkeypatch.setenv(page.VARIABLE, json.dumps(settings))
+    assert isinstance(page.open_annotator(), Annotator)
+    with (two / "ratings/r1.jsonl").open("a") as file:
+        file.write("{\n")
+    assert page.open_annotator() is None
+    said = capsys.readouterr().out
+    assert "begin it again: it says what is wrong" in said and str(two) not in said
+
+
 def test_a_taken_port_is_named(monkeypatch):
     import socket
 

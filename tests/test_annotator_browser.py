@@ -400,6 +400,9 @@ def test_everybody_can_use_it_on_every_screen(looked_at):
             "one => one.getBoundingClientRect().right > innerWidth + 1).length"
         )
         assert inside == 0, width
+        film, ruler = (page.locator(f".film canvas{which}").bounding_box() for which in (":not(.ruler)", ".ruler"))
+        assert (film["y"], film["height"]) == (ruler["y"], ruler["height"]) and film["height"] > 50
+        assert film["width"] / film["height"] == pytest.approx(160 / 120, rel=0.02)
     found = Axe().run(page, context=".lusbio-annotator")
     assert found.response["violations"] == [], found.generate_report()
     assert any(check["id"] == "color-contrast" for check in found.response["passes"])

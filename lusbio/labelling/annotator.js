@@ -47,18 +47,18 @@ function makePlayer(draw, announce) {
   const wrap = (frame) => (frame + blobs.length) % blobs.length;
 
   // Frames to have at hand: this one, those that come next, and a few that were before it.
-  function window() {
+  function near() {
     const size = Math.min(room, blobs.length), behind = Math.min(20, size >> 2);
     return Array.from({ length: size }, (_, k) => wrap(at + (k < size - behind ? k : size - behind - k - 1)));
   }
 
   function wanted() {
-    return window().find((frame) => blobs[frame] && !bitmaps.has(frame)) ?? -1;
+    return near().find((frame) => blobs[frame] && !bitmaps.has(frame)) ?? -1;
   }
 
   function forget() {
     if (bitmaps.size < room) return;
-    const kept = new Set(window());
+    const kept = new Set(near());
     for (const [frame, bitmap] of bitmaps) {
       if (kept.has(frame)) continue;
       bitmap.close();
@@ -180,7 +180,8 @@ function render({ model, el }) {
   const state = element("span", { className: "state", role: "status" });
   const note = element("span", { className: "note", role: "alert" });
   const canvas = element("canvas", { width: 4, height: 3, role: "img", "aria-label": "Ultrasound video" });
-  const ruler = element("canvas", { className: "ruler", width: 44, height: 3, "aria-hidden": "true" });
+  const ruler = element("canvas", { className: "ruler", "aria-hidden": "true" });
+  const frame = element("div", { className: "frame" }, ruler, canvas);
   const counter = element("span", { className: "counter" });
   const scale = element("span", { className: "scale" });
   const sheet = element("form", { className: "sheet", "aria-label": "What the video shows" });
@@ -284,6 +285,7 @@ function render({ model, el }) {
   function draw(bitmap) {
     if (fresh) {
       [canvas.width, canvas.height, fresh] = [bitmap.width, bitmap.height, false];
+      frame.style.setProperty("--aspect", bitmap.width / bitmap.height);
       drawRuler();
     }
     const { width, height } = canvas, context = canvas.getContext("2d");
@@ -292,18 +294,22 @@ function render({ model, el }) {
     context.drawImage(bitmap, pan[0], pan[1], width * zoom, height * zoom);
   }
 
+  // As tall as the picture is shown, so that its ticks lie where they belong.
   function drawRuler() {
-    const context = ruler.getContext("2d"), { depth_mm: depth } = video;
-    ruler.height = canvas.height;
-    if (!depth) return;
-    [context.fillStyle, context.font, context.textBaseline] = ["#dfe6ee", "13px sans-serif", "middle"];
-    const pixels = (canvas.height / depth) * zoom;
-    for (let mm = 0; mm <= depth; mm += TICK_MM) {
-      const y = Math.round(pan[1] + mm * pixels), tall = mm % (2 * TICK_MM) === 0;
-      context.fillRect(ruler.width - (tall ? 14 : 8), y, 14, 1.5);
-      if (tall) context.fillText(String(mm), 4, Math.min(Math.max(y, 8), ruler.height - 8));
+    const sharp = window.devicePixelRatio || 1, wide = ruler.clientWidth, tall = ruler.clientHeight;
+    [ruler.width, ruler.height] = [wide * sharp, tall * sharp];
+    if (!video?.depth_mm || !tall) return;
+    const context = ruler.getContext("2d"), shown = tall / canvas.height;
+    context.scale(sharp, sharp);
+    [context.fillStyle, context.font, context.textBaseline] = ["#dfe6ee", "11px sans-serif", "middle"];
+    for (let mm = 0; mm <= video.depth_mm; mm += TICK_MM) {
+      const y = (pan[1] + (mm / video.depth_mm) * canvas.height * zoom) * shown, long = mm % (2 * TICK_MM) === 0;
+      context.fillRect(wide - (long ? 10 : 6), Math.min(y, tall - 1), 10, 1);
+      if (long) context.fillText(String(mm), 3, Math.min(Math.max(y, 6), tall - 6));
     }
   }
+  const resized = new ResizeObserver(drawRuler);
+  resized.observe(frame);
 
   const player = makePlayer(draw, (frame, count) => {
     counter.textContent = `frame ${frame + 1} of ${count}`;
@@ -323,13 +329,14 @@ function render({ model, el }) {
 
   let dragged = null;
   canvas.addEventListener("pointerdown", (event) => {
-    dragged = [event.clientX - pan[0], event.clientY - pan[1]];
+    const shown = canvas.clientWidth / canvas.width;
+    dragged = [event.clientX - pan[0] * shown, event.clientY - pan[1] * shown, shown];
     canvas.setPointerCapture(event.pointerId);
     root.focus({ preventScroll: true });
   });
   canvas.addEventListener("pointermove", (event) => {
     if (!dragged || zoom === 1) return;
-    pan = [event.clientX - dragged[0], event.clientY - dragged[1]];
+    pan = [(event.clientX - dragged[0]) / dragged[2], (event.clientY - dragged[1]) / dragged[2]];
     player.redraw();
     drawRuler();
   });
@@ -552,7 +559,7 @@ function render({ model, el }) {
   root.append(svg,
     element("div", { className: "head" }, progress, state), note,
     element("div", { className: "body" },
-      element("div", { className: "picture" }, element("div", { className: "film" }, ruler, canvas), controls, sliders),
+      element("div", { className: "picture" }, element("div", { className: "film" }, frame), controls, sliders),
       element("div", { className: "answers" }, sheet, ends, help)));
   el.append(root);
   send({ do: "open" });
@@ -560,6 +567,7 @@ function render({ model, el }) {
   return () => {
     gone = true;
     clearInterval(clock);
+    resized.disconnect();
     player.close();
     model.off("msg:custom", onMessage);
     document.removeEventListener("visibilitychange", onVisible);

@@ -8,8 +8,12 @@ import tempfile
 import threading
 import webbrowser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lusbio.errors import LusbioError
+
+if TYPE_CHECKING:
+    from lusbio.labelling.annotator import Annotator
 
 VARIABLE = "LUSBIO_LABEL"
 """Tells the page's kernel what to open; the notebook below names nothing."""
@@ -20,10 +24,7 @@ POLICY = (
 )
 """Nothing is loaded from and nothing goes to another machine, whatever a template asks for."""
 
-CELL = f"""\
-import json, os
-from lusbio.labelling.annotator import Annotator
-Annotator(**json.loads(os.environ["{VARIABLE}"]))"""
+CELL = "from lusbio.labelling.page import open_annotator\nopen_annotator()"
 
 NOTEBOOK = {
     "cells": [
@@ -33,6 +34,18 @@ NOTEBOOK = {
     "nbformat": 4,
     "nbformat_minor": 5,
 }
+
+
+def open_annotator() -> "Annotator | None":
+    """What the page's kernel does; the page shows no traceback, and one could name what is to be hidden."""
+    from lusbio.labelling.annotator import Annotator
+
+    try:
+        return Annotator(**json.loads(os.environ[VARIABLE]))
+    except Exception as error:
+        advice = "end `lusbio label` where it runs and begin it again: it says what is wrong"
+        print(f"The annotator cannot be opened ({type(error).__name__}); {advice}.")
+        return None
 
 
 def serve_annotator(settings: dict, port: int = 0, *, browser: bool = True) -> None:
