@@ -44,7 +44,7 @@ endif
 
 # --- The environment: the active one if it has what the notebooks import, else .venv, made once ---
 STACK := torch pytorch_lightning sklearn pandas seaborn imageio av pooch safetensors skops \
-         pydicom papermill nbconvert ipykernel mistune
+         pydicom papermill nbconvert ipykernel mistune anywidget
 HAS_STACK = import sys; from importlib.util import find_spec; \
             sys.exit(sys.version_info < (3, 11) or not all(map(find_spec, sys.argv[1:])))
 
@@ -76,7 +76,7 @@ env: $(ENVIRONMENT) ## Make .venv, unless the active environment already has eve
 	@echo "Making .venv (once; about 2 GB, more with a CUDA build of torch)"
 	.venv/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	.venv/bin/python -m pip install --no-deps $(TORCH_INDEX:%=--index-url %) -c constraints.txt torch
-	.venv/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	.venv/bin/python -m pip install --quiet -c constraints.txt -e '.[dev,label]'
 	@touch $@
 
 # --- The paper ---

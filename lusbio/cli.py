@@ -1,4 +1,4 @@
-"""The command line: ``lusbio fetch | simulate | check | train | score``. Each verb calls one function."""
+"""The command line: ``lusbio fetch | simulate | check | label | merge | train | score``; each verb calls a function."""
 
 import argparse
 import contextlib
@@ -64,6 +64,27 @@ def build_parser() -> argparse.ArgumentParser:
     check = add_verb("check", run_check, "list every problem of a cohort, or what is in it")
     check.add_argument("cohort", type=_cohort, help="covid_blues, pocovid, or a folder with cohort.csv and videos")
 
+    label = add_verb("label", run_label, "label the videos of a folder, blinded, on a page of this machine")
+    label.add_argument("cohort", type=Path, metavar="FOLDER", help="holds cohort.csv and the videos")
+    label.add_argument("--rater", required=True, help="who labels, e.g. r1")
+    label.add_argument("--new-rater", action="store_true", help="the rater begins")
+    label.add_argument("--role", choices=["trainee", "specialist"])
+    label.add_argument("--experience", help='e.g. "6 months"')
+    label.add_argument("--seed", type=_whole_number(0), help="of the order of the videos (default: 0)")
+    label.add_argument("--repeats", type=float, help="share of the videos that come back unmarked (default: 0.1)")
+    label.add_argument("--port", type=_whole_number(1), default=0, help="default: one that is free")
+    label.add_argument("--no-browser", action="store_true", help="only print the page's address")
+
+    merge = add_verb("merge", run_merge, "write ratings as the labels of a cohort")
+    merge.add_argument("cohort", type=Path, metavar="FOLDER", help="holds cohort.csv and the videos")
+    merge.add_argument("--trainee", required=True, help="the rater whose severity and biomarkers are taken")
+    merge.add_argument("--specialist", help="the rater whose severity is taken as the specialist's")
+    merge.add_argument("--out", type=Path, required=True, help="the table to write")
+    merge.add_argument("--replace", action="store_true", help="ratings replace labels that differ")
+    merge.add_argument("--label-studio", type=Path, metavar="FILE.json", help="write the ratings as its tasks, too")
+    for verb in (label, merge):
+        verb.add_argument("--ratings", type=Path, metavar="FOLDER", help="the ratings (default: ratings/ in FOLDER)")
+
     train = add_verb("train", run_train, "train the networks of the paper, or with --final one for use")
     train.add_argument("--cohort", type=_cohort, default="synthetic", help="synthetic, covid_blues, ... or a folder")
     train.add_argument("--profile", choices=list(PROFILES), default="laptop")
@@ -118,11 +139,54 @@ def run_simulate(options: argparse.Namespace) -> None:
 
 def run_check(options: argparse.Namespace) -> None:
     """``lusbio check``."""
-    from lusbio.cohorts.load import check_cohort, describe_cohort, load_cohort
+    from lusbio.cohorts.load import TABLE_FILE, check_cohort, describe_cohort, load_cohort
 
-    if problems := check_cohort(options.cohort):
+    problems = check_cohort(options.cohort)
+    if (Path(options.cohort) / "ratings").is_dir() and (Path(options.cohort) / TABLE_FILE).is_file():
+        from lusbio.labelling.ratings import rating_problems
+
+        problems += rating_problems(Path(options.cohort))
+    if problems:
         raise LusbioError("\n".join(problems))
     print(describe_cohort(load_cohort(options.cohort, find_profile("laptop"))))
+
+
+def run_label(options: argparse.Namespace) -> None:
+    """``lusbio label``: whatever is wrong is said here, since the page's kernel has no terminal."""
+    from lusbio.cohorts.table import read_table
+    from lusbio.labelling.page import serve_annotator
+    from lusbio.labelling.ratings import RatingLog
+
+    folder = options.cohort.resolve()
+    ratings = options.ratings.resolve() if options.ratings else folder / "ratings"
+    read_table(folder / "cohort.csv")
+    begun = {name: getattr(options, name) for name in ("new_rater", "role", "experience", "seed", "repeats")}
+    RatingLog(ratings, options.rater, **begun)
+    settings = {"folder": str(folder), "rater": options.rater, "ratings": str(ratings)}
+    serve_annotator(settings, options.port, browser=not options.no_browser)
+
+
+def run_merge(options: argparse.Namespace) -> None:
+    """``lusbio merge``."""
+    from lusbio.cohorts.table import read_table, write_table
+    from lusbio.labelling.merge import merge_ratings, write_label_studio
+    from lusbio.labelling.ratings import rating_problems, read_ratings
+
+    source, ratings = options.cohort / "cohort.csv", options.ratings or options.cohort / "ratings"
+    if options.out.resolve() == source.resolve():
+        raise LusbioError(f"--out {options.out}: cohort.csv is never edited; name another file")
+    table = read_table(source)
+    if problems := rating_problems(options.cohort, ratings):
+        raise LusbioError("\n".join(problems))
+    given = read_ratings(ratings)
+    merged, notes = merge_ratings(table, given, options.trainee, options.specialist, replace=options.replace)
+    for note in notes:
+        _say(note)
+    write_table(merged, options.out)
+    print(options.out)
+    if options.label_studio:
+        write_label_studio(given, table, options.label_studio)
+        print(options.label_studio)
 
 
 @contextlib.contextmanager

@@ -42,6 +42,10 @@ Attributes:
 """
 
 
+Fit = Callable[[int, int], tuple[int, int]]
+"""How large frames become: from stored height and width to those of the frames, in pixels."""
+
+
 def decode_video(path: Path, size: int) -> np.ndarray:
     """Decode a video to small square grey frames.
 
@@ -76,13 +80,38 @@ def read_video_info(path: Path) -> VideoInfo:
 
 def read_video(path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
     """Frames as from ``decode_video``, and what the file turned out to be."""
+    return _read(path, lambda height, width: (size, size))
+
+
+def read_frames(path: Path, longest: int) -> tuple[np.ndarray, VideoInfo]:
+    """Decode a video to grey frames of its own aspect, for people to look at.
+
+    Args:
+        path: As for ``decode_video``.
+        longest: The longer side in pixels; a smaller video stays as small as it is.
+
+    Returns:
+        uint8 array (N, H, W), and what the file turned out to be.
+
+    Raises:
+        VideoError: As from ``decode_video``.
+    """
+
+    def fit(height: int, width: int) -> tuple[int, int]:
+        share = min(1.0, longest / max(height, width))
+        return max(1, round(height * share)), max(1, round(width * share))
+
+    return _read(path, fit)
+
+
+def _read(path: Path, fit: Fit) -> tuple[np.ndarray, VideoInfo]:
     path = _find_file(path)
     suffix = path.suffix.lower()
     if suffix not in VIDEO_SUFFIXES:
         raise VideoError(path, f"file type {suffix!r} is not one of {', '.join(VIDEO_SUFFIXES)}")
     if path.stat().st_size == 0:
         raise VideoError(path, "is empty")
-    return {".npy": _read_array, ".dcm": _read_dicom}.get(suffix, _read_container)(path, size)
+    return {".npy": _read_array, ".dcm": _read_dicom}.get(suffix, _read_container)(path, fit)
 
 
 def _find_file(path: Path) -> Path:
@@ -91,7 +120,7 @@ def _find_file(path: Path) -> Path:
     return Path(path)
 
 
-def _read_container(path: Path, size: int, stream: io.BytesIO | None = None) -> tuple[np.ndarray, VideoInfo]:
+def _read_container(path: Path, fit: Fit, stream: io.BytesIO | None = None) -> tuple[np.ndarray, VideoInfo]:
     """Decode through imageio's pyav plugin, frame by frame: its ``imread`` invents missing frames."""
     import av
     import imageio.v3 as iio
@@ -101,7 +130,8 @@ def _read_container(path: Path, size: int, stream: io.BytesIO | None = None) -> 
         with iio.imopen(stream or path, "r", plugin="pyav") as reader:
             announced, height, width = reader.properties().shape[:3]
             fps = reader.metadata().get("fps")
-            frames = list(reader.iter(format="gray", filter_sequence=[("scale", f"{size}:{size}:flags=area")]))
+            high, wide = fit(height, width)
+            frames = list(reader.iter(format="gray", filter_sequence=[("scale", f"{wide}:{high}:flags=area")]))
         del reader  # it collects once more when it goes
     except (OSError, av.error.FFmpegError, StopIteration, IndexError, ValueError) as error:
         raise VideoError(path, f"does not decode as a video ({_first_line(error)})") from error
@@ -120,7 +150,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
 
-def _read_array(path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
+def _read_array(path: Path, fit: Fit) -> tuple[np.ndarray, VideoInfo]:
     try:
         frames = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -128,10 +158,10 @@ def _read_array(path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
     if not isinstance(frames, np.ndarray):
         frames.close()
         raise VideoError(path, "is an archive of several NumPy arrays, expected one array")
-    return _shrink(frames, path, size, None)
+    return _shrink(frames, path, fit, None)
 
 
-def _read_dicom(path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
+def _read_dicom(path: Path, fit: Fit) -> tuple[np.ndarray, VideoInfo]:
     """Read a DICOM multi-frame object; MPEG streams inside one go through the video decoder."""
     import pydicom
     from pydicom.encaps import generate_frames
@@ -143,24 +173,25 @@ def _read_dicom(path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
         fps = 1000 / float(interval_ms) if interval_ms else None
         if "MPEG" in dicom.file_meta.TransferSyntaxUID.name or "HEVC" in dicom.file_meta.TransferSyntaxUID.name:
             stream = io.BytesIO(next(generate_frames(dicom.PixelData, number_of_frames=1)))
-            return _read_container(path, size, stream)
+            return _read_container(path, fit, stream)
         frames = np.stack(list(iter_pixels(dicom)))
         if frames.dtype != np.uint8:
             frames = (frames.astype(np.float64) * 255 / (2 ** int(dicom.BitsStored) - 1)).clip(0, 255).astype(np.uint8)
     except (pydicom.errors.InvalidDicomError, AttributeError, RuntimeError, ValueError, OSError) as error:
         raise VideoError(path, f"is not a readable DICOM image ({_first_line(error)})") from error
-    return _shrink(frames, path, size, fps)
+    return _shrink(frames, path, fit, fps)
 
 
-def _shrink(frames: np.ndarray, path: Path, size: int, fps: float | None) -> tuple[np.ndarray, VideoInfo]:
-    """Whole frames to (N, size, size) by area averaging."""
+def _shrink(frames: np.ndarray, path: Path, fit: Fit, fps: float | None) -> tuple[np.ndarray, VideoInfo]:
+    """Whole frames made smaller by area averaging."""
     from PIL import Image
 
     colour = frames.ndim == 4 and frames.shape[-1] == 3
     if frames.dtype != np.uint8 or not (frames.ndim == 3 or colour) or 0 in frames.shape:
         found = f"{frames.dtype} of shape {frames.shape}"
         raise VideoError(path, f"holds {found}, expected uint8 (N, H, W) or (N, H, W, 3)")
-    small = [np.asarray(Image.fromarray(f).convert("L").resize((size, size), Image.Resampling.BOX)) for f in frames]
+    size = fit(*frames.shape[1:3])[::-1]  # Pillow says the width first
+    small = [np.asarray(Image.fromarray(f).convert("L").resize(size, Image.Resampling.BOX)) for f in frames]
     return np.stack(small), VideoInfo(len(frames), len(frames), frames.shape[1], frames.shape[2], fps)
 
 

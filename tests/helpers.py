@@ -285,3 +285,36 @@ def see_frames(state: dict[str, "torch.Tensor"], frames: "torch.Tensor", stages:
                 x = norm(conv(x, f"{name}.downsample.0", stride=stride), f"{name}.downsample.1")
             x = (x + y).relu()
     return x
+
+
+# --- ratings that nobody gave ---
+
+
+def rate(video_id: str, answers: dict | None, **changes) -> dict:
+    """A rating as it is logged; None: the video is not usable."""
+    from lusbio.labelling.sheet import GROUPS, encode_answers
+
+    rating = {"position": 1, "video_id": video_id, "sha256": "0" * 64, "repeat": 0, "usable": answers is not None}
+    return rating | encode_answers(answers or dict.fromkeys(GROUPS)) | {"seconds": 1.0, "comment": ""} | changes
+
+
+def make_rated_cohort(folder: Path, patients: int = 4) -> Path:
+    """The small cohort without labels, and two raters of all its videos who answer at random, now and then unsure."""
+    from lusbio.cohorts.table import REQUIRED_COLUMNS, write_table
+    from lusbio.files import file_sha256
+    from lusbio.labelling.ratings import RatingLog
+    from lusbio.labelling.sheet import GROUPS, ORIGIN, options_of
+    from lusbio.vocabulary import BIOMARKER_FLAGS
+
+    cohort, rng = make_small_cohort(folder, patients), np.random.default_rng(1)
+    write_table(cohort.table[list(REQUIRED_COLUMNS)], folder / "cohort.csv")
+    for rater, role in (("r1", "trainee"), ("r2", "specialist")):
+        ratings = []
+        for video, path in zip(cohort.table["video_id"], cohort.video_paths(), strict=True):
+            options = {group: [o for o in options_of(group) if o not in BIOMARKER_FLAGS] for group in GROUPS}
+            answers = {group: [str(rng.choice(names))] for group, names in options.items()}
+            answers[ORIGIN] = [options[ORIGIN][0 if answers["B-lines"] == ["b_lines_none"] else 1]]
+            answers["effusion"] = answers["effusion"] if rng.random() < 0.8 else None
+            ratings.append(rate(video, answers, sha256=file_sha256(path)))
+        RatingLog(folder / "ratings", rater, new_rater=True, role=role).append(*ratings)
+    return folder

@@ -7,7 +7,15 @@ import pytest
 from helpers import broken_files, moving_bar
 
 from lusbio.errors import CohortError, VideoError
-from lusbio.videos import VIDEO_SUFFIXES, FrameCache, decode_video, encode_video, read_video_info
+from lusbio.videos import (
+    VIDEO_SUFFIXES,
+    FrameCache,
+    decode_video,
+    encode_video,
+    read_frames,
+    read_video_info,
+    write_frames,
+)
 
 
 @pytest.fixture
@@ -171,3 +179,14 @@ def test_every_real_video_decodes_to_the_frames_that_another_decoder_counts(data
     assert videos
     differing = [path.name for path in videos if read_video_info(path).frames != count_frames(path)]
     assert not differing
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((60, 100), (24, 40)), ((100, 60), (40, 24)), ((20, 30), (20, 30))])
+def test_frames_for_people_keep_their_aspect_and_are_never_made_larger(tmp_path, shape, expected):
+    frames = np.zeros((3, *shape), np.uint8)
+    frames[:, : shape[0] // 2] = 200
+    for name in ("video.npy", "video.mp4"):
+        write_frames(frames, tmp_path / name, 25)
+        read, info = read_frames(tmp_path / name, 40)
+        assert read.shape == (3, *expected) and (info.height, info.width) == shape
+        assert read[0, 2].mean() > 190 and read[0, -2].mean() < 10
