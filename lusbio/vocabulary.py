@@ -81,6 +81,16 @@ def group_names(group: str) -> tuple[str, ...]:
     return names
 
 
+PIXEL_CLASSES = ("background", "A-line", "B-line", "pleura, healthy", "pleura, unhealthy")
+PIXEL_CLASSES += ("region, healthy", "region, unhealthy")
+"""What a pixel shows where labels are dense, in the order of label maps; the region is what lies below the pleura."""
+
+SPARSE_CLASSES = ("background", "A-line", "B-line", "pleura")
+"""What it shows where labels are sparse."""
+
+SPARSE_OF_DENSE = (0, 1, 2, 3, 3, 0, 0)
+"""The sparse class of each dense one."""
+
 BIOMARKER_TASK = "biomarkers"
 """What the biomarker network is trained on, where a task is named."""
 
@@ -178,8 +188,8 @@ Kind = _Kind("Kind", {row.pop("name"): tuple(row.values()) for row in _read_rows
 """All kinds, e.g. ``Kind.END_TO_END``; a new one is a line of ``words/kinds.csv``.
 
 First come the paper's rows, then baselines, behind which no network stands or that learnt nothing, then those of real
-patients. Colours are apart for colour-blind eyes too (Okabe and Ito, pink and orange darker, to be read as text; for
-what rests on simulated patients, Tol's muted palette); baselines are greys and browns.
+patients, then those of the companions. Colours are apart for colour-blind eyes too (Okabe and Ito, pink and orange
+darker, to be read as text; for what rests on simulated patients, Tol's muted palette); baselines are greys and browns.
 """
 
 ON_ALL_PLACES = {Kind.ADAPTED: Kind.ADAPTED_ALL_PLACES, Kind.FROM_SIMULATED: Kind.FROM_SIMULATED_ALL_PLACES}
