@@ -12,6 +12,9 @@ from lusbio.network import clips, training
 from lusbio.network.pretraining import PretrainingModule
 from lusbio.network.tsm import TSMResNet18
 
+DECIDING = ("network/pretraining.py",)
+"""What decides the numbers of these trainings besides this file, and besides what decides those of all."""
+
 MARGIN, CONTRAST = 1.0, 1.0
 """Distance that scans apart in health should have at least, and the weight of the contrastive part. (Choices.)"""
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from lusbio.cohorts import covid_blues
 from lusbio.cohorts.load import EXAMS, EXAMS_OF
@@ -26,7 +27,7 @@ from lusbio.runs.spec import Run, RunSpec
 from lusbio.runs.study import Study, open_study
 from lusbio.statistics.bootstrap import HeldOut, draw_means, estimate, holm
 from lusbio.statistics.change import change_metrics, classify_change, rank_correlation
-from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, BIOMARKERS, SEVERITY
+from lusbio.vocabulary import BIOMARKER_GROUPS, BIOMARKER_NAMES, BIOMARKER_TASK, BIOMARKERS, SEVERITY
 
 WORDS = read_words("change.toml")
 ROWS, CLAIMS, SIZES = WORDS["rows"], WORDS["claims"], WORDS["sizes"]
@@ -151,32 +152,29 @@ def list_trainings(changes: Changes) -> tuple[list[RunSpec], list[RunSpec]]:
     return specs, [spec for spec in biomarkers if spec.fold in folds]
 
 
-class Known(NamedTuple):
-    """Everything that differences are taken of, in one fold: values (V, F) by name of the row."""
-
-    column: str
-    fold: int
-    scores: dict[str, np.ndarray]
-    features: dict[str, np.ndarray]
+Known = dict[tuple[str, int], dict[str, np.ndarray]]
+"""What differences are taken of, (V, F), by column and fold, and by the name of the row."""
 
 
-def gather(changes: Changes, scores: Sequence[Run], biomarkers: Sequence[Run]) -> list[Known]:
-    """What is known of the videos, column by column and fold by fold."""
-    study, found = changes.study, []
+def gather(changes: Changes, scores: Sequence[Run], biomarkers: Sequence[Run]) -> Known:
+    """Features, scores and biomarkers from the networks; pixels; and of simulated patients the truth."""
+    study = changes.study
     pixels = pool_pixels(study.cohort.video_paths(), study.jobs)[0].mean(axis=1).reshape(len(study.table), -1)
-    by_fold = {run.spec.fold: expert_input(run) for run in biomarkers}
-    for column in changes.columns:
-        for fold in changes.folds(column):
-            runs = {m: r for m in METHODS for r in scores if (r.spec.task, r.spec.fold) == (f"{column}_{m}", fold)}
-            said = {f"{m}_score": HEALTH[column].sign * run.probabilities for m, run in runs.items()}
-            features = {m: run.features.astype(np.float64) for m, run in runs.items()} | {"pixels": pixels}
-            features |= {"biomarkers": by_fold[fold]} if fold in by_fold else {}
-            if study.cohort.truth is not None:
-                truth = study.cohort.truth.set_index("video_id").loc[study.table["video_id"]]
-                features["true_biomarkers"] = truth[list(BIOMARKER_NAMES)].to_numpy(np.float64)
-                features["true_severity"] = truth[[SEVERITY]].to_numpy(np.float64)
-            found.append(Known(column, fold, said, features))
-    return found
+    common = {"pixels": pixels}
+    if study.cohort.truth is not None:
+        truth = study.cohort.truth.set_index("video_id").loc[study.table["video_id"]].astype({SEVERITY: float})
+        common |= {
+            "true_biomarkers": truth[list(BIOMARKER_NAMES)].to_numpy(),
+            "true_severity": truth[[SEVERITY]].to_numpy(),
+        }
+    known: Known = {(column, fold): dict(common) for column in changes.columns for fold in changes.folds(column)}
+    for run, key in ((run, key) for run in biomarkers for key in known if key[1] == run.spec.fold):
+        known[key]["biomarkers"] = expert_input(run)
+    for run in scores:
+        column, method = run.spec.task.rsplit("_", 1)
+        said = HEALTH[column].sign * run.probabilities
+        known[column, run.spec.fold] |= {method: run.features.astype(np.float64), f"{method}_score": said}
+    return known
 
 
 class Decided(NamedTuple):
@@ -189,33 +187,44 @@ class Decided(NamedTuple):
     held_out: tuple[HeldOut, ...]
 
     @property
-    def names(self) -> dict:
-        """What tells it from others."""
-        return {"health": self.health, "unit": self.unit, "threshold": self.threshold, "row": self.row}
+    def usual(self) -> bool:
+        """Whether what counts as the same is what the claims are about."""
+        return self.threshold == HEALTH[self.health].threshold
 
 
-def decide_all(changes: Changes, known: Sequence[Known]) -> list[Decided]:
-    """All rows, in the order of ``ROWS``; thresholds other than the first only for the unit of the claims."""
-    asked = []
-    for column, health in HEALTH.items():
-        for unit in UNITS:
-            thresholds = health.thresholds if unit == health.unit else [health.threshold]
-            asked += [(column, unit, threshold) for threshold in thresholds if column in changes.columns]
-    work = [(changes, one, *which) for which in asked for one in known if one.column == which[0]]
+def decide_all(changes: Changes, known: Known) -> list[Decided]:
+    """All rows, in the order of ``ROWS``; other thresholds only for the unit of the claims, if two classes are left."""
+    asked = [(column, unit, HEALTH[column].threshold) for column in changes.columns for unit in UNITS]
+    others = [(c, HEALTH[c].unit, t) for c in changes.columns for t in HEALTH[c].thresholds if t != HEALTH[c].threshold]
+    asked += [which for which in others if _teaches(changes, *which)]
+    work = [(changes, known[key], key[1], *which) for which in asked for key in known if key[0] == which[0]]
     done = side_by_side(_decide_fold, work, changes.study.jobs)
     rows = []
     for which in asked:
-        folds = [found for (_, _, *of), found in zip(work, done, strict=True) if tuple(of) == which]
+        folds = [
+            found
+            for (*_, column, unit, threshold), found in zip(work, done, strict=True)
+            if (column, unit, threshold) == which
+        ]
         rows += [Decided(*which, row, tuple(fold[row] for fold in folds)) for row in ROWS if row in folds[0]]
     return rows
 
 
-def _decide_fold(changes: Changes, known: Known, column: str, unit: str, threshold: float) -> dict[str, HeldOut]:
-    units = changes.units(column, known.fold, unit)
-    differences = {row: units.average(changes.subtract(values)) for row, values in known.features.items()}
-    found = {row: decide_change(values, units, threshold) for row, values in differences.items()}
-    for row, values in known.scores.items():
-        found[row] = decide_by_score(units.average(changes.subtract(values)), units, threshold)
+def _teaches(changes: Changes, column: str, unit: str, threshold: float) -> bool:
+    """Whether there are two classes among the training units of every fold."""
+    folds = [changes.units(column, fold, unit) for fold in changes.folds(column)]
+    return all(len(set(classify_change(u.change[u.splits == "train"], threshold))) > 1 for u in folds)
+
+
+def _decide_fold(
+    changes: Changes, values: dict, fold: int, column: str, unit: str, threshold: float
+) -> dict[str, HeldOut]:
+    units = changes.units(column, fold, unit)
+    differences = {row: units.average(changes.subtract(of_row)) for row, of_row in values.items()}
+    found = {
+        row: (decide_by_score if row.endswith("_score") else decide_change)(different, units, threshold)
+        for row, different in differences.items()
+    }
     found["shuffled"] = decide_change(differences["weighted"], units, threshold, shuffled=True)
     return found | {"majority": decide_by_frequency(units, threshold)}
 
@@ -225,7 +234,8 @@ def _decide_fold(changes: Changes, known: Known, column: str, unit: str, thresho
 
 def make_change(rows: Sequence[Decided], changes: Changes, runs: Sequence[Run]) -> Table:
     """How well change is detected by every row; other thresholds stand in the cells only."""
-    cells = measure_cells([(row.names, row.held_out) for row in rows], changes.study.draws, change_metrics)
+    named = [(row._asdict(), row.held_out) for row in rows]
+    cells = measure_cells(named, changes.study.draws, change_metrics).drop(columns="held_out")
     usual = cells["threshold"] == cells["health"].map(lambda column: HEALTH[column].threshold)
     shown = widen(_say_names(cells[usual]), ["health", "unit", "row"], heading=_head)
     return Table(cells, shown, changes.describe(), changes.study.origin(runs), tuple(runs))
@@ -250,9 +260,7 @@ COMPARED = (
 
 def make_differences(rows: Sequence[Decided], changes: Changes, runs: Sequence[Run]) -> Table:
     """Rows minus rows, paired over patients, at the first threshold; ``claim`` where the paper says something of it."""
-    found = {
-        (row.health, row.unit, row.row): row.held_out for row in rows if row.threshold == HEALTH[row.health].threshold
-    }
+    found = {(row.health, row.unit, row.row): row.held_out for row in rows if row.usual}
     pairs = []
     for health, unit in dict.fromkeys(key[:2] for key in found):
         for first, second in COMPARED:
@@ -279,26 +287,26 @@ def _format_difference(cell: pd.Series) -> str:
     return f"{text}, {cell['claim']}" if cell["claim"] else text
 
 
-def measure_distances(changes: Changes, known: Sequence[Known]) -> pd.DataFrame:
+def measure_distances(changes: Changes, known: Known) -> pd.DataFrame:
     """Cosine distance of the features of both videos, of every test pair and network.
 
     Columns ``health, fold, row, group, change`` (absolute), ``distance`` (0 to 2).
     """
     parts = []
-    for one in known:
-        units = changes.units(one.column, one.fold, "pair")
+    for (column, fold), values in known.items():
+        units = changes.units(column, fold, "pair")
         test, pairs = units.splits == "test", changes.pairs[units.of_pair >= 0]
         for row in METHODS:
-            first, second = (one.features[row][pairs[side]] for side in ("earlier", "later"))
+            first, second = (values[row][pairs[side]] for side in ("earlier", "later"))
             lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
             distance = 1 - (first * second).sum(axis=1) / np.maximum(lengths, 1e-12)
             measured = {"group": units.groups, "change": np.abs(units.change), "distance": distance}
-            parts.append(pd.DataFrame({"health": one.column, "fold": one.fold, "row": row, **measured})[test])
+            parts.append(pd.DataFrame({"health": column, "fold": fold, "row": row, **measured})[test])
     return pd.concat(parts, ignore_index=True)
 
 
 def make_distance(distances: pd.DataFrame, changes: Changes, runs: Sequence[Run]) -> Table:
-    """Whether the distance follows the size of the change: Spearman, pairs and patients, and how large distances are."""
+    """Whether the distance follows the size of the change, by pairs and by patients, and how large distances are."""
     lines = []
     for (health, row), of_row in distances.groupby(["health", "row"], sort=False):
         for unit in UNITS:
@@ -318,7 +326,7 @@ def make_distance(distances: pd.DataFrame, changes: Changes, runs: Sequence[Run]
     cells = pd.DataFrame(lines)
     said = _say_names(cells)
     shown = said[["health", "unit", "row"]].assign(
-        **{"Spearman": [format_value(*cell) for cell in cells[["mean", "ci_low", "ci_high"]].to_numpy()]},
+        Spearman=[format_value(*cell) for cell in cells[["mean", "ci_low", "ci_high"]].to_numpy()],
         **{name: [f"{value:.3f}" for value in cells[name]] for name in quantiles},
     )
     shown = shown.rename(columns={"median": "distance: median", "tenth": "90 % below", "largest": "largest"})
@@ -381,4 +389,47 @@ def describe_biomarkers(differences: pd.DataFrame) -> list[str]:
             told.append(
                 f"{HEALTH[cell.health].title}, by {cell.unit}: biomarkers are {side} {other}, Spearman {number}."
             )
+    return told
+
+
+# --- figures ---
+
+
+def draw_patient(changes: Changes, places: int = 4) -> Figure:
+    """One simulated test patient over two exams: a frame per place and exam, S/F, and what changed in words.
+
+    It is the one whose S/F changed most among those with at least two and at most so many places. Real patients are not
+    shown: there the notebook ends.
+    """
+    import matplotlib.pyplot as plt
+
+    study, pairs = changes.study, changes.pairs
+    if study.cohort.truth is None or changes.mirrored:
+        changes.home.end_here("The picture of one patient is of simulated patients only.", "change_patient")
+    sizes = pairs.groupby("group").size()
+    size = pd.Series(np.abs(changes.subtract(changes.health("sf_value")))).groupby(pairs["group"]).mean()
+    chosen = size[sizes.between(2, places)].idxmax()
+    shown, table = pairs[pairs["group"] == chosen], study.table
+    truth = study.cohort.truth.set_index("video_id").loc[table["video_id"]].reset_index()
+    fig, axes = plt.subplots(2, len(shown), figsize=(2.9 * len(shown), 6.2), layout="constrained", squeeze=False)
+    for pair, both in zip(shown.itertuples(), axes.T, strict=True):
+        for number, (row, ax) in enumerate(zip((pair.earlier, pair.later), both, strict=True), start=1):
+            frames = study.videos[row].load()
+            ax.imshow(frames[len(frames) // 2], cmap="gray", vmin=0, vmax=255)
+            ax.set_title(f"exam {number}, {table['zone'][row]}: severity {truth[SEVERITY][row]}", fontsize=8)
+            ax.set(xticks=[], yticks=[])
+        lines = describe_findings(truth.loc[pair.earlier], truth.loc[pair.later]) or ["nothing that has a name"]
+        both[1].set_xlabel("\n".join(lines), fontsize=7, loc="left")
+    values = [table["sf_value"][shown[side].iloc[0]] for side in ("earlier", "later")]
+    fig.suptitle(f"One simulated patient: S/F {values[0]:.0f}, then {values[1]:.0f}")
+    return fig
+
+
+def describe_findings(before: pd.Series, after: pd.Series) -> list[str]:
+    """What changed between two rows of biomarkers, group by group, but for where the pleura lies."""
+    told = []
+    for group in BIOMARKER_GROUPS:
+        names = [[b.option for b in BIOMARKERS if b.group == group and row[b.name] == 1] for row in (before, after)]
+        if names[0] != names[1] and group != "pleural location":
+            told.append(f"{group}: {', '.join(names[0])} \N{RIGHTWARDS ARROW} {', '.join(names[1])}")
     return told
