@@ -202,7 +202,9 @@ def test_a_distance_that_follows_the_change_has_spearman_one(compared):
 
 
 def test_tables_and_verdicts_follow_what_was_planted(compared, monkeypatch):
-    monkeypatch.setitem(change.SIZES, "tiny", {"training": {}, "folds": {"sf_value": 5, "lung_severity": 5}})
+    monkeypatch.setitem(
+        change.SIZES, "tiny", {"training": {}, "folds": {"sf_value": 5, "lung_severity": 5}, "real_folds": 5}
+    )
     known = planted(compared)
     rows = change.decide_all(compared, known)
     table = change.make_change(rows, compared, [])

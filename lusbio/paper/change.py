@@ -89,9 +89,8 @@ class Changes:
     def count(self, column: str) -> np.ndarray:
         """Pairs that are worse, the same and better: int (3,)."""
         change = self.subtract(self.health(column))
-        return np.bincount(
-            classify_change(change[~np.isnan(change)], HEALTH[column].threshold).astype(int), minlength=3
-        )
+        classes = classify_change(change[~np.isnan(change)], HEALTH[column].threshold)
+        return np.bincount(classes.astype(int), minlength=3)
 
     def units(self, column: str, fold: int, unit: str) -> Units:
         """Pairs or patients of a fold whose change of health is known."""
@@ -100,19 +99,19 @@ class Changes:
 
     def folds(self, column: str) -> range:
         """The folds in which a column is learnt."""
-        return range(SIZES[self.study.profile.name]["folds"][column])
+        size = SIZES[self.study.profile.name]
+        return range(size["folds"][column] if self.study.cohort.simulated else size["real_folds"])
 
     def describe(self) -> str:
         """How many pairs, by class, and what was left out, as lines of Markdown."""
-        what = "left and right of one place at one visit, not two exams" if self.mirrored else "two exams of one place"
+        what = "left and right of one place at one visit, not two exams; worse: the right side is"
+        what = what if self.mirrored else "two exams of one place"
         single = len(self.study.table) - len(set(self.pairs[["earlier", "later"]].to_numpy().ravel()))
         lines = [f"{len(self.pairs)} pairs of {self.pairs['group'].nunique()} patients: {what}; {single} videos alone."]
         for column in self.columns:
-            counts = self.count(column)
-            told = ", ".join(f"{name} {n}" for name, n in zip(("worse", "same", "better"), counts, strict=True))
-            lines.append(
-                f"{HEALTH[column].title}: {told}; {len(self.pairs) - counts.sum()} unknown on a side, left out."
-            )
+            worse, same, better = self.count(column)
+            told, unknown = f"worse {worse}, same {same}, better {better}", len(self.pairs) - worse - same - better
+            lines.append(f"{HEALTH[column].title}: {told}; {unknown} unknown on a side, left out.")
         return "\n".join(f"- {line}" for line in lines)
 
 
@@ -128,9 +127,8 @@ def open_changes(profile: str, cohort: str, jobs: int = 1) -> Changes:
     changes = Changes(study, home, pairs, mirrored)
     if not changes.columns:
         found = f"{len(pairs)} pairs of exams, and neither {' nor '.join(HEALTH)} changes within them"
-        home.end_here(
-            f"Nothing to compare in cohort {cohort!r}: {found}. A column `exam` (1, 2, ...) makes pairs.", *MADE
-        )
+        advice = "A column `exam` (1, 2, ...) makes pairs."
+        home.end_here(f"Nothing to compare in cohort {cohort!r}: {found}. {advice}", *MADE)
     return changes
 
 
@@ -141,15 +139,13 @@ def list_trainings(changes: Changes) -> tuple[list[RunSpec], list[RunSpec]]:
     """The networks that learn a score from single scans, by column, method and fold; and the biomarker networks."""
     study, specs = changes.study, []
     settings = replace(study.profile.training, **SIZES[study.profile.name]["training"])
+    known = {"training": settings, "outputs": ("score",), "initial_weights": "scratch", "seed": 0}
     for column in changes.columns:
         for method in METHODS:
-            known = {"training": settings, "outputs": ("score",), "initial_weights": "scratch", "seed": 0}
-            of_method = study.specs(f"{column}_{method}", **known)
-            specs += [spec for spec in of_method if spec.fold in changes.folds(column)]
+            specs += study.specs(f"{column}_{method}", **known)[: len(changes.folds(column))]
     usual = replace(settings, batch_size=study.profile.training.batch_size)
-    folds = {fold for column in changes.columns for fold in changes.folds(column)}
     biomarkers = [] if BIOMARKER_TASK in study.unlearnable else study.specs(BIOMARKER_TASK, training=usual, seed=0)
-    return specs, [spec for spec in biomarkers if spec.fold in folds]
+    return specs, biomarkers[: max(len(changes.folds(column)) for column in changes.columns)]
 
 
 Known = dict[tuple[str, int], dict[str, np.ndarray]]
@@ -163,10 +159,8 @@ def gather(changes: Changes, scores: Sequence[Run], biomarkers: Sequence[Run]) -
     common = {"pixels": pixels}
     if study.cohort.truth is not None:
         truth = study.cohort.truth.set_index("video_id").loc[study.table["video_id"]].astype({SEVERITY: float})
-        common |= {
-            "true_biomarkers": truth[list(BIOMARKER_NAMES)].to_numpy(),
-            "true_severity": truth[[SEVERITY]].to_numpy(),
-        }
+        asked = {"true_biomarkers": list(BIOMARKER_NAMES), "true_severity": [SEVERITY]}
+        common |= {row: truth[names].to_numpy() for row, names in asked.items()}
     known: Known = {(column, fold): dict(common) for column in changes.columns for fold in changes.folds(column)}
     for run, key in ((run, key) for run in biomarkers for key in known if key[1] == run.spec.fold):
         known[key]["biomarkers"] = expert_input(run)
@@ -197,15 +191,13 @@ def decide_all(changes: Changes, known: Known) -> list[Decided]:
     asked = [(column, unit, HEALTH[column].threshold) for column in changes.columns for unit in UNITS]
     others = [(c, HEALTH[c].unit, t) for c in changes.columns for t in HEALTH[c].thresholds if t != HEALTH[c].threshold]
     asked += [which for which in others if _teaches(changes, *which)]
-    work = [(changes, known[key], key[1], *which) for which in asked for key in known if key[0] == which[0]]
-    done = side_by_side(_decide_fold, work, changes.study.jobs)
+    work = [(which, key) for which in asked for key in known if key[0] == which[0]]
+    done = side_by_side(
+        _decide_fold, [(changes, known[key], key[1], *which) for which, key in work], changes.study.jobs
+    )
     rows = []
     for which in asked:
-        folds = [
-            found
-            for (*_, column, unit, threshold), found in zip(work, done, strict=True)
-            if (column, unit, threshold) == which
-        ]
+        folds = [found for (of, _), found in zip(work, done, strict=True) if of == which]
         rows += [Decided(*which, row, tuple(fold[row] for fold in folds)) for row in ROWS if row in folds[0]]
     return rows
 
@@ -221,10 +213,10 @@ def _decide_fold(
 ) -> dict[str, HeldOut]:
     units = changes.units(column, fold, unit)
     differences = {row: units.average(changes.subtract(of_row)) for row, of_row in values.items()}
-    found = {
-        row: (decide_by_score if row.endswith("_score") else decide_change)(different, units, threshold)
-        for row, different in differences.items()
-    }
+    found = {}
+    for row, different in differences.items():
+        decide = decide_by_score if row.endswith("_score") else decide_change
+        found[row] = decide(different, units, threshold)
     found["shuffled"] = decide_change(differences["weighted"], units, threshold, shuffled=True)
     return found | {"majority": decide_by_frequency(units, threshold)}
 
@@ -276,10 +268,9 @@ def make_differences(rows: Sequence[Decided], changes: Changes, runs: Sequence[R
 
 
 def _find_claim(cell: tuple) -> str:
-    for name, claim in CLAIMS.items():
-        if (cell.first, cell.second) == (claim["first"], claim.get("second")) and cell.unit == HEALTH[cell.health].unit:
-            return name if cell.metric == JUDGED else ""
-    return ""
+    names = {(claim["first"], claim.get("second")): name for name, claim in CLAIMS.items()}
+    judged = cell.metric == JUDGED and cell.unit == HEALTH[cell.health].unit
+    return names.get((cell.first, cell.second), "") if judged else ""
 
 
 def _format_difference(cell: pd.Series) -> str:
@@ -305,6 +296,9 @@ def measure_distances(changes: Changes, known: Known) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+SPREAD = ("median_distance", "nine_of_ten_below", "largest_distance")
+
+
 def make_distance(distances: pd.DataFrame, changes: Changes, runs: Sequence[Run]) -> Table:
     """Whether the distance follows the size of the change, by pairs and by patients, and how large distances are."""
     lines = []
@@ -317,9 +311,7 @@ def make_distance(distances: pd.DataFrame, changes: Changes, runs: Sequence[Run]
             beyond = min((drawn <= 0).sum(), (drawn >= 0).sum())
             p_value = min(1.0, 2 * (beyond + 1) / (len(drawn) + 1)) if len(drawn) else np.nan
             claimed = row == CLAIMS["L3"]["first"] and unit == HEALTH[health].unit
-            quantiles = dict(
-                zip(("median", "tenth", "largest"), of_row["distance"].quantile([0.5, 0.9, 1]), strict=True)
-            )
+            quantiles = dict(zip(SPREAD, of_row["distance"].quantile([0.5, 0.9, 1]), strict=True))
             names = {"health": health, "unit": unit, "row": row, "claim": "L3" if claimed else "", "metric": "spearman"}
             percent = {"mean": 100 * found.value, "ci_low": 100 * found.low, "ci_high": 100 * found.high}
             lines.append(names | percent | {"p_value": p_value} | quantiles)
@@ -327,9 +319,8 @@ def make_distance(distances: pd.DataFrame, changes: Changes, runs: Sequence[Run]
     said = _say_names(cells)
     shown = said[["health", "unit", "row"]].assign(
         Spearman=[format_value(*cell) for cell in cells[["mean", "ci_low", "ci_high"]].to_numpy()],
-        **{name: [f"{value:.3f}" for value in cells[name]] for name in quantiles},
+        **{name.replace("_", " "): [f"{value:.3f}" for value in cells[name]] for name in SPREAD},
     )
-    shown = shown.rename(columns={"median": "distance: median", "tenth": "90 % below", "largest": "largest"})
     return Table(cells, shown, origin=changes.study.origin(runs), runs=tuple(runs))
 
 
@@ -367,10 +358,9 @@ def give_verdicts(differences: Table, distance: Table, undertrained: set[tuple[s
         verdict = side if cell.p_holm < SIGNIFICANT else "undecided"
         verdict = "undertrained" if networks & undertrained else verdict
         what = f"{HEALTH[cell.health].title}, by {cell.unit}"
-        number = (
-            f"{WORDS['metrics'][cell.metric]}{' difference' if 'second' in claim else ''} {say_cell(cell, sign='+')}"
-        )
-        sentence = f"{claim['words'].capitalize()}: {number}, Holm-corrected p {cell.p_holm:.2f}. "
+        measured = WORDS["metrics"][cell.metric] + " difference" * ("second" in claim)
+        number = f"{measured} {say_cell(cell, sign='+')}, Holm-corrected p {format_value(cell.p_holm, decimals=3)}"
+        sentence = f"{claim['words'].capitalize()}: {number}. "
         sentence += f"{verdict.capitalize()}: {WORDS['verdicts'][verdict]}."
         lines.append((cell.claim, cell.health, cell.unit, verdict, cell.p_holm, what, sentence))
     found = pd.DataFrame(lines, columns=["claim", "health", "unit", "verdict", "p_holm", "of", "sentence"])
@@ -385,10 +375,8 @@ def describe_biomarkers(differences: pd.DataFrame) -> list[str]:
         if cell.unit == HEALTH[cell.health].unit:
             other = ROWS[cell.second][0].removeprefix("baseline: ")
             side = "above" if cell.ci_low > 0 else "below" if cell.ci_high < 0 else "not told apart from"
-            number = say_cell(cell, sign="+")
-            told.append(
-                f"{HEALTH[cell.health].title}, by {cell.unit}: biomarkers are {side} {other}, Spearman {number}."
-            )
+            who = f"{HEALTH[cell.health].title}, by {cell.unit}"
+            told.append(f"{who}: biomarkers are {side} {other}, Spearman {say_cell(cell, sign='+')}.")
     return told
 
 
