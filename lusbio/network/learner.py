@@ -144,6 +144,6 @@ def assemble_score(spec, prepared) -> tuple[ScoreModule, clips.ClipDataModule, d
         seed=spec.entropy,
     )
     steps = {"steps_per_epoch": len(data.train_dataloader()), "seed": spec.entropy, "settings": settings}
-    network = TSMResNet18(1, settings.frames, width=settings.width)
+    network = TSMResNet18(1, settings.frames, width=settings.width, pool=settings.pool)
     module = ScoreModule(network, mean=mean, sd=sd, contrast=contrast, weighted=weighted, **steps)
     return module, data, rows
