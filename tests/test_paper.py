@@ -65,6 +65,10 @@ TABLES = [
     "label_efficiency",
     "importance",
     "simulator_targets",
+    "change",
+    "change_differences",
+    "change_distance",
+    "change_verdict",
 ]
 FIGURES = [
     "fig1",
@@ -83,6 +87,9 @@ FIGURES = [
     "importance",
     "contact_sheet",
     "simulator_layers",
+    "change_distance",
+    "change_patient",
+    "change_thresholds",
 ]
 
 
@@ -130,7 +137,9 @@ def finished_runs(smoke: Path) -> list[tuple[Path, dict, pd.DataFrame]]:
     found = []
     for folder in sorted((smoke.parents[2] / "build" / "runs").iterdir()):
         info = json.loads((folder / "run.json").read_text())
-        if info["spec"]["backbone"] == "tsm_resnet18" and info["spec"]["label_fraction"] == info["spec"]["budget"] == 1:
+        spec = info["spec"]
+        usual = (spec["cohort"], spec["backbone"]) == ("synthetic", "tsm_resnet18")
+        if usual and spec["label_fraction"] == spec["budget"] == 1:
             found.append((folder, info, pd.read_csv(folder / "predictions.csv", dtype={"video_id": str})))
     return found
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lusbio.cohorts.covid_blues import load_covid_blues
 from lusbio.cohorts.pocovid import load_pocovid
-from lusbio.cohorts.synthetic import read_synthetic, simulate_cohort
+from lusbio.cohorts.synthetic import read_synthetic, simulate_cohort, simulate_exams
 from lusbio.cohorts.table import Cohort, is_inside, list_some, read_cells, read_table, table_problems, tidy_table
 from lusbio.errors import CohortError, LusbioError, VideoError, refuse
 from lusbio.files import ROOT, build_folder, data_folder, file_sha256
@@ -23,10 +23,13 @@ SYNTHETIC = {"synthetic": "linear", "synthetic_convex": "convex"}
 FRESH, FRESH_OF, FRESH_SEED = "synthetic_fresh", "synthetic", 1000
 """More patients like those of the default cohort, of another seed: nothing is learnt from them and nothing chosen."""
 
+EXAMS, EXAMS_OF = "synthetic_exams", "synthetic"
+"""The default cohort with a second exam of every patient."""
+
 LOADERS = {"covid_blues": load_covid_blues, "pocovid": load_pocovid}
 """Loaders of the public cohorts, which lie in ``data_folder()`` under their names."""
 
-PUBLISHED_NAMES = (*SYNTHETIC, FRESH, *LOADERS)
+PUBLISHED_NAMES = (*SYNTHETIC, FRESH, EXAMS, *LOADERS)
 """Cohorts whose figures are committed; a folder of one's own never gets such a name."""
 
 TABLE_FILE = "cohort.csv"
@@ -36,8 +39,8 @@ def load_cohort(name_or_folder: str, profile: Profile, jobs: int = 1) -> Cohort:
     """A cohort by name or folder.
 
     Args:
-        name_or_folder: A key of ``SYNTHETIC`` or ``FRESH`` (simulated when it is not there yet), ``"covid_blues"`` or
-            ``"pocovid"`` (from ``data_folder()``), or a folder with a ``cohort.csv``.
+        name_or_folder: A key of ``SYNTHETIC``, ``FRESH`` or ``EXAMS`` (simulated when it is not there yet),
+            ``"covid_blues"`` or ``"pocovid"`` (from ``data_folder()``), or a folder with a ``cohort.csv``.
         profile: Decides the size of the synthetic cohort.
         jobs: Videos that are simulated at a time.
 
@@ -49,6 +52,8 @@ def load_cohort(name_or_folder: str, profile: Profile, jobs: int = 1) -> Cohort:
         return simulate_cohort(folder, profile.patients, *size, probe=SYNTHETIC[name_or_folder], jobs=jobs)
     if name_or_folder == FRESH:
         return replace(simulate_cohort(folder, profile.fresh_patients, *size, FRESH_SEED, jobs=jobs), name=FRESH)
+    if name_or_folder == EXAMS:
+        return simulate_exams(load_cohort(EXAMS_OF, profile, jobs), folder, jobs)
     if name_or_folder in LOADERS:
         return LOADERS[name_or_folder](data_folder() / name_or_folder)
     folder = ROOT / Path(name_or_folder).expanduser()

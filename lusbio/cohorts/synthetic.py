@@ -1,17 +1,20 @@
 """The default cohort: simulated patients, whose truth is known. One more source of videos, not a special case."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from lusbio.cohorts.table import Cohort, read_table, write_table
+from lusbio.cohorts.table import Cohort, check_table, read_table, write_table
 from lusbio.errors import CohortError, LusbioError, refuse
 from lusbio.files import code_fingerprint, text_sha256, write_csv, write_json
 from lusbio.simulation import constants
 from lusbio.simulation.anatomy import Scene
+from lusbio.simulation.exams import later_exam
 from lusbio.simulation.patients import Recording
 from lusbio.simulation.placement import build_scene
 from lusbio.simulation.population import simulate_recordings
@@ -53,14 +56,43 @@ def simulate_cohort(
         LusbioError: If a parameter is out of range.
         CohortError: If the folder holds videos that the simulator did not make.
     """
+    recordings = simulate_recordings(patients, seed, probe)
+    asked = {"patients": patients, "seed": seed, "probe": probe, "size": size, "frames": list(frames)}
+    return _make_cohort(Path(folder), recordings, {"code": code_fingerprint(*_CODE)}, asked, jobs)
+
+
+def simulate_exams(first: Cohort, folder: Path, jobs: int = 1) -> Cohort:
+    """A second exam of every patient of a synthetic cohort, and both exams as one cohort.
+
+    Args:
+        first: What ``simulate_cohort`` made; it is read and stays as it is.
+        folder: Where the second exam goes, beside it or anywhere below one folder with it, as ``simulate_cohort`` says.
+        jobs: Worker processes.
+
+    Returns:
+        The cohort ``"synthetic_exams"``, the videos of both with a column ``exam``, 1 or 2.
+    """
+    made = _read_parameters(first.folder)
+    asked = {name: made[name] for name in ("patients", "seed", "probe", "size", "frames")}
+    code = {"code": made["code"], "later": code_fingerprint("simulation/exams.py")}
+    recordings = later_exam(simulate_recordings(asked["patients"], asked["seed"], asked["probe"]), 2)
+    cohorts = [first, _make_cohort(Path(folder), recordings, code, asked, jobs)]
+    root = Path(os.path.commonpath([cohort.folder.resolve() for cohort in cohorts]))
+    places = [f"{cohort.folder.resolve().relative_to(root).as_posix()}/" for cohort in cohorts]
+    made = enumerate(zip(cohorts, places, strict=True), start=1)
+    tables = [cohort.table.assign(exam=exam, path=place + cohort.table["path"]) for exam, (cohort, place) in made]
+    table, truth = (pd.concat(parts, ignore_index=True) for parts in (tables, [cohort.truth for cohort in cohorts]))
+    return replace(first, name=f"{first.name}_exams", table=check_table(table, folder), folder=root, truth=truth)
+
+
+def _make_cohort(folder: Path, recordings: list[Recording], code: dict, asked: dict, jobs: int) -> Cohort:
+    """Render what is not there yet of the recordings, as ``asked``, and write the tables."""
+    size, frames = asked["size"], asked["frames"]
     if size < 16 or size % 2:
         raise LusbioError(f"size is {size}, expected an even number of at least 16 pixels")
     if not 1 <= frames[0] <= frames[1]:
         raise LusbioError(f"frames is {frames}, expected fewest and most, at least 1")
-    folder = Path(folder)
-    recordings = simulate_recordings(patients, seed, probe)
-    asked = {"patients": patients, "seed": seed, "probe": probe, "size": size, "frames": list(frames)}
-    parameters = {"code": code_fingerprint(*_CODE), "tables": text_sha256(constants.TABLES)[:12], **asked}
+    parameters = {**code, "tables": text_sha256(constants.TABLES)[:12], **asked}
     arrays = _read_parameters(folder) == parameters | {"suffix": ".npy"}
     suffix = ".mp4" if can_encode() and not arrays else ".npy"
     _prepare_folder(folder, parameters | {"suffix": suffix})

@@ -28,6 +28,9 @@ SEVERAL = 5
 COLUMNS = (*TEXT_COLUMNS, "fps", "depth_mm", *LABEL_COLUMNS, *BIOMARKER_NAMES)
 """All columns of ``cohort.csv``, in order."""
 
+EXAM = "exam"
+"""A column that a cohort has only where patients came more than once: 1, 2, ... in the order of their exams."""
+
 
 @dataclass(frozen=True)
 class Cohort:
@@ -74,7 +77,9 @@ def tidy_table(table: pd.DataFrame) -> pd.DataFrame:
         table[column] = cells.where(cells.notna() & (cells != ""), np.nan)
     for column in SEVERITY_COLUMNS:
         table[column] = table[column].map(lambda v: v.removesuffix(".0"), na_action="ignore")
-    for column in (*NUMBER_COLUMNS, *BIOMARKER_NAMES):
+    if EXAM in table:
+        table[EXAM] = table[EXAM].where(table[EXAM].notna() & (table[EXAM] != ""), 1)
+    for column in (*NUMBER_COLUMNS, *BIOMARKER_NAMES, *({EXAM} & {*table})):
         numbers = pd.to_numeric(table[column], errors="coerce").astype("float64")
         unreadable = numbers.isna() & table[column].notna()
         table[column] = table[column].astype(object).where(unreadable, numbers) if unreadable.any() else numbers
@@ -83,6 +88,11 @@ def tidy_table(table: pd.DataFrame) -> pd.DataFrame:
     derived = pd.to_numeric(table["sf_value"], errors="coerce").map(sf_class, na_action="ignore").astype(object)
     table["sf_ratio"] = table["sf_ratio"].where(table["sf_ratio"].notna(), derived)
     return table
+
+
+def exams_of(table: pd.DataFrame) -> pd.Series:
+    """Number of the exam of every video, int; 1 where a cohort does not say."""
+    return table[EXAM].astype(int) if EXAM in table else pd.Series(1, table.index)
 
 
 def _text(value: object) -> str:
@@ -98,7 +108,7 @@ def table_problems(table: pd.DataFrame) -> list[str]:
     """
     missing = [column for column in REQUIRED_COLUMNS if column not in table]
     problems = [f"column {column!r} is missing" for column in missing]
-    for column in table.columns.difference(COLUMNS, sort=False):
+    for column in table.columns.difference([*COLUMNS, EXAM], sort=False):
         near = difflib.get_close_matches(str(column), COLUMNS, n=1)
         problems.append(f"unknown column {column!r}" + (f" (is {near[0]!r} meant?)" if near else ""))
     if table.empty:
@@ -124,6 +134,9 @@ def _value_problems(table: pd.DataFrame) -> list[str]:
         *((name, numbers[name].between(0, np.inf, "neither"), "a number above 0") for name in NUMBER_COLUMNS),
         *((name, table[name].isin([0, 1]), "1 (present), 0 (absent) or empty (unknown)") for name in BIOMARKER_NAMES),
     ]
+    if EXAM in table:
+        exams = pd.to_numeric(table[EXAM], errors="coerce")
+        rules.append((EXAM, (exams >= 1) & (exams % 1 == 0), "a whole number from 1 on"))
     rows = pd.Series([f"row {number}, video {video!r}" for number, video in enumerate(table["video_id"], start=2)])
     problems = []
     for name in REQUIRED_COLUMNS:

@@ -4,5 +4,5 @@ From the smallest part to the whole: ``constants`` reads every number; ``patient
 and which of the 38 labels follow. ``population`` says who has what, ``raters`` what people make of it, ``targets``
 whether the rates of the literature come out. ``anatomy`` and ``placement`` make a scene of it, ``artifacts`` draws its
 parts and their masks, ``scanner`` turns them into a video; ``appearance`` shows each biomarker on its own and measures
-how it looks.
+how it looks. ``exams`` has the same patients come again.
 """
