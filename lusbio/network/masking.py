@@ -1,4 +1,3 @@
-# This file decides the numbers of trainings: see DECIDING in lusbio/runs/spec.py. A change makes them anew.
 """Pretraining without labels: groups of patches are hidden, and a network says what was there.
 
 What is hidden is noise or a piece of another image, block by block, so that whatever a block covers has to be told from
@@ -8,6 +7,8 @@ Source: Anwar et al. 2022, "SPCXR" (arXiv 2211.12944), group-masked learning, af
 said of a number is in its place, all others are engineering choices.
 """
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,8 +16,11 @@ from torch import nn
 
 from lusbio.errors import LusbioError
 from lusbio.network import clips as of_clips
+from lusbio.network import training
+from lusbio.network.pretraining import PretrainingModule
 from lusbio.network.tsm import TSMResNet18
-from lusbio.network.vit import Pixels, ViTClassifier
+from lusbio.network.vit import SIZES, Pixels, ViTClassifier
+from lusbio.profiles import TrainingSettings
 
 NOISE_SHARES, ALIEN_SHARE = (0.5, 0.75), 0.3
 """How much of an image is hidden: lowest and highest share under noise, and the share under another image."""
@@ -26,6 +30,12 @@ LARGEST_BLOCK = 0.3
 
 SMALLEST_CROP = 0.25
 """Area of a crop, as a share of the frame; the largest is all of it."""
+
+WARM_UP, LAST_RATE = 10 / 800, 1e-6
+"""Share of the steps in which the rate of a cosine schedule rises, and what it falls to at the end. (As published.)"""
+
+LONGEST_GRADIENT = 3.0
+"""Longer ones are cut to it, tensor by tensor. (As published.)"""
 
 
 # --- what is seen ---
@@ -199,3 +209,83 @@ def masked_l1(said: torch.Tensor, views: torch.Tensor, hidden: torch.Tensor) -> 
     """
     missed = F.l1_loss(said, views, reduction="none") * hidden
     return missed.sum() / hidden.expand_as(missed).sum().clamp(min=1)
+
+
+def make_reconstructor(backbone: str, settings: TrainingSettings) -> ViTReconstructor | TSMReconstructor:
+    """A reconstructor with random weights, of a key of ``vit.SIZES`` or else of ``TSMResNet18``."""
+    if backbone in SIZES:
+        return ViTReconstructor(settings.frames, size=settings.image_size, name=backbone)
+    return TSMReconstructor(settings.frames, width=settings.width)
+
+
+# --- how it learns ---
+
+
+class MaskedModule(PretrainingModule):
+    """A reconstructor with its loss, optimiser and schedule; its score is the share of the mean pixel's error saved.
+
+    Args:
+        network: A reconstructor that has been told what pixels are like.
+        align: See ``draw_mask``.
+        decay: Weight decay at the beginning and at the end, by a cosine; none on biases and other vectors.
+        **usual: As for ``PretrainingModule``.
+    """
+
+    def __init__(self, network: nn.Module, *, align: int, decay: tuple[float, float], **usual):
+        super().__init__(network, **usual)
+        self.align = align
+        self.decay = decay
+
+    def compute_loss(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
+        """How far the reconstruction of hidden pixels is off."""
+        views = draw_views(training.to_unit_range(batch["clips"]), generator)
+        seen, hidden = corrupt(views, generator, self.align, self.network.pixels)
+        return masked_l1(self.network(seen).float(), self.network.pixels(views), hidden)
+
+    def validate(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+        """The same of whole frames, of the mean pixel in place of a reconstruction, and how much was hidden."""
+        views = training.to_unit_range(batch["clips"])
+        seen, hidden = corrupt(views, generator, self.align, self.network.pixels)
+        was, said = self.network.pixels(views), self.network(seen).float()
+        return masked_l1(said, was, hidden), masked_l1(torch.zeros_like(was), was, hidden), hidden.sum()
+
+    def judge(self, missed: torch.Tensor, by_mean: torch.Tensor, n: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both over all hidden pixels."""
+        missed, by_mean = (missed * n).sum() / n.sum(), (by_mean * n).sum() / n.sum()
+        return missed, 1 - missed / by_mean.clamp(min=1e-9)
+
+    def predict_all(self, data, spec, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+        """Of every video its features, as a network for a task would begin with; nothing is decided."""
+        every_row = np.arange(len(data.dataset))
+        loader = of_clips.evaluation_loader(data.dataset, every_row, spec.training.evaluation_clips)
+        features = training.predict(self, loader, device=device)[1]
+        return np.zeros((len(features), 0), np.float32), features
+
+    def configure_optimizers(self) -> dict:
+        """AdamW; one cycle, or a warm-up and then a cosine."""
+        matrices = [p for p in self.parameters() if p.ndim > 1]
+        vectors = [p for p in self.parameters() if p.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": self.decay[0]}, {"params": vectors, "weight_decay": 0.0}]
+        rate, steps = self.settings.learning_rate, self.steps_per_epoch * self.settings.epochs
+        optimizer = torch.optim.AdamW(groups, lr=rate)
+        if self.settings.schedule == "one_cycle":
+            scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, cycle_momentum=False)
+        else:
+            share = LAST_RATE / rate
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step / steps, share))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Cut gradients that are too long, and set the weight decay of the step."""
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                nn.utils.clip_grad_norm_(parameter, LONGEST_GRADIENT)
+        done, (first, last) = self.global_step / (self.steps_per_epoch * self.settings.epochs), self.decay
+        optimizer.param_groups[0]["weight_decay"] = last + (first - last) * (1 + math.cos(math.pi * done)) / 2
+
+
+def _warm_cosine(done: float, last: float) -> float:
+    """The rate as a share of its peak, after a share of the steps; at the end ``last``."""
+    if done < WARM_UP:
+        return done / WARM_UP
+    return last + (1 - last) * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))) / 2

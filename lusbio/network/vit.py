@@ -5,6 +5,8 @@ Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", Section 3.1; s
 "Deep Networks with Stochastic Depth", linear decay.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -145,3 +147,12 @@ class ViTClassifier(nn.Module):
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Logits of each clip: (B, T, 1, H, W) -> (B, K)."""
         return self.features_and_logits(clips)[1]
+
+
+def vit_classifier(name: str, size: int) -> Callable[[int, int], ViTClassifier]:
+    """What makes a classifier, named by a key of ``SIZES``, for frames of a size; see ``spec.Own``."""
+
+    def network(n_outputs: int, frames: int) -> ViTClassifier:
+        return ViTClassifier(n_outputs, frames, size=size, name=name)
+
+    return network
