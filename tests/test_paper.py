@@ -64,6 +64,10 @@ TABLES = [
     "label_efficiency",
     "importance",
     "simulator_targets",
+    "pretraining",
+    "pretraining_differences",
+    "pretraining_drift",
+    "pretraining_verdict",
 ]
 FIGURES = [
     "fig1",
@@ -82,6 +86,9 @@ FIGURES = [
     "importance",
     "contact_sheet",
     "simulator_layers",
+    "pretraining",
+    "pretraining_error",
+    "pretraining_frames",
 ]
 
 

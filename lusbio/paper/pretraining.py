@@ -85,7 +85,9 @@ def open_frames(profile: str, cohort: str, jobs: int = 1) -> tuple[Study, list[s
         name for name in (SEVERITY, *RECODED) if name in {*study.tasks, *study.table.columns.intersection(RECODED)}
     ]
     if not tasks:
-        reasons = "; ".join(f"{task}: {why}" for task, why in study.unlearnable.items())
+        reasons = "; ".join(
+            f"{task}: {study.unlearnable[task]}" for task in (SEVERITY, DISEASE) if task in study.unlearnable
+        )
         study.end_here(f"Nothing to do: cohort {study.cohort.name!r} teaches none of the tasks. {reasons}")
     return study, tasks
 
