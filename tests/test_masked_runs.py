@@ -14,6 +14,7 @@ from lusbio.network import masking
 from lusbio.network.vit import vit_classifier
 from lusbio.network.weights import read_weights
 from lusbio.runs.masked import choose_unlabelled, measure_pixels, pretrain_masked
+from lusbio.runs.mixed_cohort import keep_real, mix_cohorts
 from lusbio.runs.plan import start_from
 from lusbio.runs.spec import Run
 from lusbio.runs.study import Study
@@ -108,6 +109,23 @@ def test_the_convolutional_network_is_pretrained_by_the_same_masking(study):
     given = read_weights(run.folder / "weights.safetensors")
     assert {"layer4.1.conv2.weight", "bn1.running_mean", "head.0.weight"} <= given.keys()
     assert run.features.shape == (40, 8 * run.spec.training.width)
+
+
+def test_real_patients_are_joined_by_simulated_ones_and_keep_their_rows(study, tmp_path):
+    real = small_study(tmp_path, profile=FRAMES, simulated=False)
+    real = replace(real, cohort=replace(real.cohort, name="real"))
+    mixed = mix_cohorts(real, study)
+    spec = mixed.specs("masked", outputs=(), **OF_VIT)[0]
+    rows = choose_unlabelled(spec, mixed)
+    n_real, splits = len(real.table), real.splits(0).to_numpy()
+    assert set(splits[rows["train"][rows["train"] < n_real]]) == {"train"} and set(splits[rows["val"]]) == {"val"}
+    assert (rows["train"] >= n_real).sum() >= (rows["train"] < n_real).sum() - 2
+    (run,) = mixed.train([spec], say=silent, assemble=ASSEMBLE)
+    kept = keep_real(run, mixed)
+    assert kept.features.shape == (n_real, 64) and (kept.splits == splits).all()
+    (then,) = start_from([kept.spec], real.specs(SEVERITY, **OF_VIT)[:1])
+    (tuned,) = real.train([then], say=silent, network=vit_classifier("vit_micro", 32))
+    assert tuned.spec.starts_from == run.folder.name
 
 
 # --- the optimiser ---
