@@ -21,9 +21,10 @@ from pytorch_lightning.callbacks import Callback
 
 from lusbio.cohorts.targets import encode_task
 from lusbio.files import Table, atomic_path, build_folder, text_sha256
-from lusbio.network import USUAL_BACKBONE, clips, training
+from lusbio.network import USUAL_BACKBONE, clips, masking, training
 from lusbio.profiles import PROFILES
 from lusbio.runs import assembly
+from lusbio.runs.masked import measure_pixels
 from lusbio.runs.predict import predict_cohort
 from lusbio.runs.spec import Own, PreparedCohort, Run, prepare_cohort, training_code
 from lusbio.runs.study import Study, open_study
@@ -41,6 +42,9 @@ FINDINGS = {name: BIOMARKER_NAMES.index(group_names(name)[0]) for name in ("A-li
 CLIPS = (2, 8)
 """Clips of a video that a prediction averages: as the profile has it, and more."""
 
+HIDDEN_BLOCK = 16
+"""Sides of hidden blocks are multiples of this many pixels."""
+
 DARK = 8 / 255
 """A row or column whose brightest mean pixel is darker lies outside the sector."""
 
@@ -53,7 +57,7 @@ class Rung:
         name: One or a few words.
         change: What is different from the rung it is compared with, in words.
         task: What is trained.
-        start: ``"scratch"``, ``"simulated"`` or ``"self-supervised"`` (the last begins with the second).
+        start: ``"scratch"``, ``"simulated"``, ``"self-supervised"`` or ``"masked"`` (both begin with the second).
         training: Other settings than the profile's.
         cropped: Whether frames are cut to the bounding box of the sector.
         augment: Another augmentation than the package's.
@@ -160,6 +164,39 @@ def tell_videos_apart(module: training.VideoModule, data: clips.ClipDataModule, 
         optimiser.step()
 
 
+def fill_in_what_is_hidden(module: training.VideoModule, data: clips.ClipDataModule, steps: int = 160) -> None:
+    """Pretrain a network on its training videos without labels: say what is hidden, see ``network/masking.py``.
+
+    Args:
+        module: Its network is changed, but for the last layer.
+        data: Its training rows are used, nothing else.
+        steps: Of 16 videos each.
+    """
+    rows = np.unique(data.sampler.rows)
+    network, own = masking.make_reconstructor(USUAL_BACKBONE, module.settings), module.network.state_dict()
+    kept = {name: value for name, value in own.items() if not name.startswith("fc.")}
+    network.load_state_dict(network.state_dict() | kept)
+    mean, sd = measure_pixels([data.dataset.videos[row] for row in rows])
+    network.pixels.mean.fill_(mean)
+    network.pixels.sd.fill_(sd)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=3e-4)
+    rng, generator = np.random.default_rng(module.seed), torch.Generator().manual_seed(module.seed)
+    network.train()
+    for _ in range(steps):
+        drawn = rng.choice(rows, size=16, replace=False)
+        starts = rng.integers(0, data.sampler.strides[drawn])
+        batch = data.dataset.__getitems__(list(zip(drawn.tolist(), starts.tolist(), strict=True)))
+        views = masking.draw_views(training.to_unit_range(batch["clips"]), generator)
+        seen, hidden = masking.corrupt(views, generator, HIDDEN_BLOCK, network.pixels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=training.choose_precision(torch.device("cpu")) != "32-true"):
+            said = network(seen)
+        loss = masking.masked_l1(said.float(), network.pixels(views), hidden)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    module.network.load_state_dict(own | {name: network.state_dict()[name] for name in kept})
+
+
 # --- the ladder ---
 
 NAMES = {
@@ -175,9 +212,16 @@ RUNGS = (
     Rung("depth kept", "no zoom, no rotation, sideways shifts only, gain by depth", augment=keep_depth),
     Rung("15 frames", "15 frames instead of 8", training=(("frames", 15),)),
     Rung("self-supervised", "first learns to tell the training videos apart, without labels", start="self-supervised"),
+    Rung("hidden parts", "first fills in hidden parts of the training videos, without labels", start="masked"),
     Rung("112 pixels", "112 pixels instead of 64", training=(("image_size", 112),)),
     Rung("severity from scratch", "random weights", task=SEVERITY, start="scratch"),
     Rung("severity from simulated", "starts from a network of simulated convex patients", task=SEVERITY),
+    Rung(
+        "severity, hidden parts",
+        "first fills in hidden parts of the training videos, without labels",
+        task=SEVERITY,
+        start="masked",
+    ),
     Rung(
         "ordinal loss",
         "distance of cumulative distributions instead of cross-entropy",
@@ -244,6 +288,8 @@ def train_rung(rung: Rung, fold: int, real: Study, simulated: Sequence[Run]) -> 
         module, data, _ = assembly.assemble(spec, prepared, rows, targets, own)
         if rung.start == "self-supervised":
             tell_videos_apart(module, data)
+        if rung.start == "masked":
+            fill_in_what_is_hidden(module, data)
         watch, folder = LastEpoch(rows["val"], data), path.with_suffix("")
         folder.mkdir(parents=True, exist_ok=True)
         training.fit(module, data, folder, device=torch.device("cpu"), callbacks=[watch])

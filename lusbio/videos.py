@@ -19,10 +19,13 @@ import numpy as np
 from lusbio.errors import CohortError, VideoError
 from lusbio.files import atomic_path, file_sha256, write_json
 
-DECODING = "1"
+DECODING = "2"
 """Raise it whenever the same file comes out as other frames than before: caches and runs are then made anew."""
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mpeg", ".mpg", ".gif", ".webm", ".dcm", ".npy")
+STILL_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+"""File types of still images, which are videos of one frame."""
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mpeg", ".mpg", ".gif", ".webm", ".dcm", ".npy", *STILL_SUFFIXES)
 """File types that can be read, lower case."""
 
 MISSING_FRAMES_TOLERATED = 0.1
@@ -53,7 +56,7 @@ def decode_video(path: Path, size: int) -> np.ndarray:
     no pixel where frames are made much smaller. (Engineering choice.)
 
     Args:
-        path: A video, a DICOM multi-frame object, or a uint8 array (N, H, W) or (N, H, W, 3).
+        path: A video, a still image, a DICOM object, or a uint8 array (N, H, W) or (N, H, W, 3).
         size: Height and width of the frames, in pixels.
 
     Returns:
@@ -111,7 +114,8 @@ def _read(path: Path, fit: Fit) -> tuple[np.ndarray, VideoInfo]:
         raise VideoError(path, f"file type {suffix!r} is not one of {', '.join(VIDEO_SUFFIXES)}")
     if path.stat().st_size == 0:
         raise VideoError(path, "is empty")
-    return {".npy": _read_array, ".dcm": _read_dicom}.get(suffix, _read_container)(path, fit)
+    readers = {".npy": _read_array, ".dcm": _read_dicom} | dict.fromkeys(STILL_SUFFIXES, _read_still)
+    return readers.get(suffix, _read_container)(path, fit)
 
 
 def _find_file(path: Path) -> Path:
@@ -161,6 +165,32 @@ def _read_array(path: Path, fit: Fit) -> tuple[np.ndarray, VideoInfo]:
     return _shrink(frames, path, fit, None)
 
 
+def _read_still(path: Path, fit: Fit) -> tuple[np.ndarray, VideoInfo]:
+    """Read an image, turned as its EXIF says and laid on black where it is transparent.
+
+    Files of 16 bits often hold fewer and do not say so: white is the largest number of as many bits as are used.
+    (Engineering choice.)
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path, formats=("PNG", "JPEG", "TIFF")) as file:
+            n_images, image = getattr(file, "n_frames", 1), ImageOps.exif_transpose(file)
+            image.load()
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise VideoError(path, f"does not decode as an image ({_first_line(error)})") from error
+    if n_images > 1 or image.mode == "F":
+        found = f"{n_images} images" if n_images > 1 else "numbers with a decimal point"
+        raise VideoError(path, f"holds {found}, expected one image of 8 or 16 bits")
+    if image.mode.startswith("I"):
+        numbers = np.asarray(image).clip(0)
+        bits = max(8, int(numbers.max()).bit_length())
+        return _shrink((numbers * (255 / (2**bits - 1))).round().astype(np.uint8)[None], path, fit, None)
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
+    return _shrink(np.asarray(image.convert("L"))[None], path, fit, None)
+
+
 def _read_dicom(path: Path, fit: Fit) -> tuple[np.ndarray, VideoInfo]:
     """Read a DICOM multi-frame object; MPEG streams inside one go through the video decoder."""
     import pydicom
@@ -177,6 +207,8 @@ def _read_dicom(path: Path, fit: Fit) -> tuple[np.ndarray, VideoInfo]:
         frames = np.stack(list(iter_pixels(dicom)))
         if frames.dtype != np.uint8:
             frames = (frames.astype(np.float64) * 255 / (2 ** int(dicom.BitsStored) - 1)).clip(0, 255).astype(np.uint8)
+        if dicom.PhotometricInterpretation == "MONOCHROME1":
+            frames = 255 - frames  # 0 is white
     except (pydicom.errors.InvalidDicomError, AttributeError, RuntimeError, ValueError, OSError) as error:
         raise VideoError(path, f"is not a readable DICOM image ({_first_line(error)})") from error
     return _shrink(frames, path, fit, fps)

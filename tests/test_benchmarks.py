@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import small_study
 
 from lusbio.files import ROOT, build_folder
 from lusbio.network import clips, training
+from lusbio.runs import assembly
 from lusbio.runs.spec import Own
 
 FOLDER = ROOT / "benchmarks"
@@ -107,6 +109,17 @@ def test_levers_are_parts_of_ones_own(ladder):
     assert right < 1e-6 and near == pytest.approx(1) and far == pytest.approx(3)
     names = [Own(loss=rung.loss, augment=rung.augment).name for rung in ladder.RUNGS]
     assert sorted(filter(None, {name.split("-")[0] for name in names})) == ["augment", "loss"]
+
+
+def test_filling_in_what_is_hidden_changes_all_but_the_last_layer(ladder, tmp_path):
+    study = small_study(tmp_path)
+    spec = study.specs("lung_severity", initial_weights="scratch")[0]
+    rows, targets, _ = assembly.choose_rows(spec, study)
+    module, data, _ = assembly.assemble(spec, study, rows, targets, Own())
+    before = {name: value.clone() for name, value in module.network.state_dict().items()}
+    ladder.fill_in_what_is_hidden(module, data, steps=2)
+    kept = {name for name, value in module.network.state_dict().items() if torch.equal(value, before[name])}
+    assert kept == {"fc.weight", "fc.bias"}
 
 
 def test_blocks_take_turns_and_warmups_do_not_count(measure):

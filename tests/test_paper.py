@@ -69,6 +69,10 @@ TABLES = [
     "change_differences",
     "change_distance",
     "change_verdict",
+    "pretraining",
+    "pretraining_differences",
+    "pretraining_drift",
+    "pretraining_verdict",
 ]
 FIGURES = [
     "fig1",
@@ -90,6 +94,9 @@ FIGURES = [
     "change_distance",
     "change_patient",
     "change_thresholds",
+    "pretraining",
+    "pretraining_error",
+    "pretraining_frames",
 ]
 
 

@@ -68,7 +68,7 @@ def load_folder(folder: Path) -> Cohort:
     Args:
         folder: Holds ``cohort.csv`` (columns: ``lusbio.cohorts.table.COLUMNS``; only ``video_id``,
             ``patient_id`` and ``path`` are required) and the videos, anywhere below: mp4, mov,
-            avi, mpeg, gif, webm, DICOM (.dcm) or uint8 arrays (.npy).
+            avi, mpeg, gif, webm, DICOM (.dcm), uint8 arrays (.npy) or stills (png, jpg, tif).
 
     Returns:
         The cohort, named after the folder (``cohort_name``), with its truth where the simulator made

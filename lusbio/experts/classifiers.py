@@ -15,9 +15,12 @@ from sklearn.base import ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import AdaBoostClassifier, RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 from threadpoolctl import threadpool_limits
@@ -33,6 +36,9 @@ neighbours, and two multi-layer perceptrons."""
 
 FOREST = "RF leaves of 4"
 """A random forest that does not split fewer than four videos off, as behind the simulator's targets."""
+
+LOGISTIC = "LR"
+"""A logistic regression on standardised features: what is said of a network's features without asking more of them."""
 
 TRUSTED_TYPES = {
     *("sklearn.calibration._CalibratedClassifier", "sklearn.calibration._SigmoidCalibration"),
@@ -52,7 +58,7 @@ def make_expert(name: str, seed: int, calibration: int | Splits = 5) -> Classifi
     default optimiser, Adam, it changes nothing.
 
     Args:
-        name: One of ``EXPERT_NAMES``, or ``FOREST``.
+        name: One of ``EXPERT_NAMES``, ``FOREST`` or ``LOGISTIC``.
         seed: 0 to 2**32 - 1. The support vector machine and nearest neighbours do not use it.
         calibration: Folds by which the support vector machine's scores are turned into
             probabilities: a number, or (train, test) rows that keep groups together.
@@ -72,6 +78,7 @@ def make_expert(name: str, seed: int, calibration: int | Splits = 5) -> Classifi
         "SVM": CalibratedClassifierCV(SVC(), ensemble=False, cv=calibration),
         "RF": RandomForestClassifier(random_state=seed),
         FOREST: RandomForestClassifier(min_samples_leaf=4, random_state=seed),
+        LOGISTIC: make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=5000)),
         "AB": AdaBoostClassifier(random_state=seed),
         "NN": KNeighborsClassifier(),
         "MLP": MLPClassifier(random_state=seed),

@@ -5,3 +5,6 @@ USUAL_BACKBONE, OTHER_BACKBONE = "tsm_resnet18", "i3d_resnet50"
 
 UNET = "unet"
 """The network that labels pixels; like those of the other companions it is no network of the paper's tables."""
+
+VIT = "vit"
+"""The transformers of ``vit.SIZES``, that of the companion about pretraining without labels."""

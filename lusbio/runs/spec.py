@@ -22,7 +22,7 @@ from lusbio.cohorts.table import Cohort, fingerprint
 from lusbio.cohorts.targets import classes_of, encode_task
 from lusbio.errors import LusbioError
 from lusbio.files import PACKAGE, build_folder, code_fingerprint, text_sha256
-from lusbio.network import OTHER_BACKBONE, UNET, USUAL_BACKBONE
+from lusbio.network import OTHER_BACKBONE, UNET, USUAL_BACKBONE, VIT
 from lusbio.profiles import Profile, TrainingSettings
 from lusbio.videos import DECODING, CachedVideo, FrameCache
 from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, TASKS
@@ -37,6 +37,7 @@ DECIDING = (
 """The files that decide the numbers of every training, besides that of its own backbone; each says so on top."""
 
 BACKBONE_FILES = {USUAL_BACKBONE: "network/tsm.py", OTHER_BACKBONE: "network/i3d.py", UNET: "network/unet.py"}
+BACKBONE_FILES[VIT] = "network/vit.py"
 """The file of each backbone, which decides the numbers of its own trainings only."""
 
 
