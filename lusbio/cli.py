@@ -1,4 +1,4 @@
-"""The command line: ``lusbio fetch | simulate | check | train | score``. Each verb calls one function."""
+"""The command line: ``lusbio fetch | simulate | check | import | train | score``. Each verb calls one function."""
 
 import argparse
 import contextlib
@@ -64,6 +64,10 @@ def build_parser() -> argparse.ArgumentParser:
     check = add_verb("check", run_check, "list every problem of a cohort, or what is in it")
     check.add_argument("cohort", type=_cohort, help="covid_blues, pocovid, or a folder with cohort.csv and videos")
 
+    take = add_verb("import", run_import, "make a cohort that names nobody from a hospital's DICOM files")
+    take.add_argument("folder", type=Path, help="searched with its subfolders")
+    take.add_argument("--out", type=Path, required=True, help="cohort folder to write; OUT.private beside it stays")
+
     train = add_verb("train", run_train, "train the networks of the paper, or with --final one for use")
     train.add_argument("--cohort", type=_cohort, default="synthetic", help="synthetic, covid_blues, ... or a folder")
     train.add_argument("--profile", choices=list(PROFILES), default="laptop")
@@ -123,6 +127,16 @@ def run_check(options: argparse.Namespace) -> None:
     if problems := check_cohort(options.cohort):
         raise LusbioError("\n".join(problems))
     print(describe_cohort(load_cohort(options.cohort, find_profile("laptop"))))
+
+
+def run_import(options: argparse.Namespace) -> None:
+    """``lusbio import``."""
+    from lusbio.cohorts.hospital import KEPT, import_dicom
+
+    files = import_dicom(options.folder, options.out, _say)
+    kept = files[files["outcome"] == KEPT]
+    _say(f"{options.out}.private stays here: it ties the cohort to its patients")
+    print(f"{options.out}: {len(kept)} videos of {kept['patient_id'].nunique()} patients, {len(files)} files seen")
 
 
 @contextlib.contextmanager
