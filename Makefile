@@ -25,7 +25,7 @@ PAPER += 09_leakage
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help paper smoke test test-all lint bench clean env FORCE
+.PHONY: help paper smoke test test-all lint dist bench clean env FORCE
 .NOTPARALLEL: # trainings spread over JOBS processes themselves
 unexport MPLBACKEND # agg would leave the notebooks without figures
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
@@ -141,6 +141,13 @@ lint: $(ENVIRONMENT) ## Style of code and notebooks; no outputs committed
 ifneq ($(NOTEBOOKS),)
 	$(RUN) -m nbstripout --verify $(STRIP) $(NOTEBOOKS)
 endif
+
+# The wheel is made from the unpacked sdist: nothing stale gets in, and the sdist has what it takes.
+dist: $(ENVIRONMENT) ## Wheel and sdist in build/dist/
+	rm -rf $(BUILD)/dist && mkdir -p $(BUILD)/dist
+	$(RUN) -c 'import sys; from setuptools.build_meta import build_sdist as build; build(sys.argv[1])' $(BUILD)/dist
+	$(RUN) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir $(BUILD)/dist $(BUILD)/dist/*.tar.gz
+	@ls $(BUILD)/dist
 
 bench: $(ENVIRONMENT) ## Throughput and scaling, one script after the other
 	@found=; for script in benchmarks/[!_]*.py; do [ -f "$$script" ] || continue; found=yes; \

@@ -1,4 +1,4 @@
-"""The command line: ``lusbio fetch | simulate | check | import | train | score``. Each verb calls one function."""
+"""The command line, ``lusbio VERB``: each verb calls one function."""
 
 import argparse
 import contextlib
@@ -67,6 +67,9 @@ def build_parser() -> argparse.ArgumentParser:
     take = add_verb("import", run_import, "make a cohort that names nobody from a hospital's DICOM files")
     take.add_argument("folder", type=Path, help="searched with its subfolders")
     take.add_argument("--out", type=Path, required=True, help="cohort folder to write; OUT.private beside it stays")
+
+    copy = add_verb("notebooks", run_notebooks, "copy the notebooks that come with lusbio into a folder")
+    copy.add_argument("folder", type=Path, metavar="DIR")
 
     train = add_verb("train", run_train, "train the networks of the paper, or with --final one for use")
     train.add_argument("--cohort", type=_cohort, default="synthetic", help="synthetic, covid_blues, ... or a folder")
@@ -137,6 +140,20 @@ def run_import(options: argparse.Namespace) -> None:
     kept = files[files["outcome"] == KEPT]
     _say(f"{options.out}.private stays here: it ties the cohort to its patients")
     print(f"{options.out}: {len(kept)} videos of {kept['patient_id'].nunique()} patients, {len(files)} files seen")
+
+
+def run_notebooks(options: argparse.Namespace) -> None:
+    """``lusbio notebooks``."""
+    from lusbio.files import shipped_files, write_text
+
+    texts = {options.folder / file.name: file.read_text(encoding="utf-8") for file in shipped_files("notebooks")}
+    if edited := [path for path, text in texts.items() if path.exists() and path.read_text(encoding="utf-8") != text]:
+        raise LusbioError(
+            "\n".join(f"{path}: is there already, with other content; not overwritten" for path in edited)
+        )
+    for path, text in texts.items():
+        write_text(text, path)
+    print(f"{options.folder}: {len(texts)} notebooks, to be read with `jupyter lab {options.folder}`")
 
 
 @contextlib.contextmanager
