@@ -25,7 +25,7 @@ PAPER += 09_leakage
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help paper smoke test test-all lint dist bench clean env FORCE
+.PHONY: help paper smoke site model test test-all lint dist bench clean env FORCE
 .NOTPARALLEL: # trainings spread over JOBS processes themselves
 unexport MPLBACKEND # agg would leave the notebooks without figures
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
@@ -119,6 +119,17 @@ $(OUT)/inputs.txt: FORCE
           '$(subst ','\'',$(DATA))/covidx_us'; do \
         if [ -d "$$place" ]; then (cd "$$place" && pwd && ls -lRn | cksum); fi; done; } > $@.tmp; \
 	    if cmp -s $@.tmp $@; then rm $@.tmp; else mv $@.tmp $@; fi
+
+REPOSITORY ?=
+site: $(PAGE) ## The site in build/site/: paper, notebooks, API, cards (REPOSITORY=owner/name for links to Colab)
+	@$(RUN) docs/build.py --profile $(PROFILE) --repository '$(REPOSITORY)'
+
+# The small model that a release carries: trained, listed with its checksums, and small enough to be committed.
+MODEL ?= model
+model: $(ENVIRONMENT) ## The model that comes with lusbio, learnt from simulated patients alone
+	$(RUN) -m lusbio.cli train --final --cohort synthetic --profile $(PROFILE) --jobs $(JOBS) --out $(MODEL)
+	@$(RUN) -c 'import sys, pathlib, lusbio.cohorts.download as d; d.write_registry(pathlib.Path(sys.argv[1]), "model")' $(MODEL)
+	@du -sh $(MODEL)
 
 # --- For those who change the code ---
 STRIP = --keep-id --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution \

@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from lusbio.errors import LusbioError
@@ -50,8 +50,8 @@ def build_parser() -> argparse.ArgumentParser:
         verb.set_defaults(run=run)
         return verb
 
-    fetch = add_verb("fetch", run_fetch, "download a public cohort, checksummed; resumes")
-    fetch.add_argument("name", choices=["covid_blues", "pocovid", "covidx_us"])
+    fetch = add_verb("fetch", run_fetch, "download a public cohort or the model, checksummed; resumes")
+    fetch.add_argument("name", choices=["model", "covid_blues", "pocovid", "covidx_us"])
 
     simulate = add_verb("simulate", run_simulate, "make a synthetic cohort with exact truth; resumes")
     simulate.add_argument("--out", type=Path, required=True, help="folder to write")
@@ -83,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     score = add_verb("score", run_score, "biomarkers and decisions for videos, as CSV on standard output")
     score.add_argument("videos", nargs="+", type=Path, metavar="VIDEO_OR_FOLDER")
-    score.add_argument("--model", type=Path, help="model folder or run (default: the newest, largest run)")
+    score.add_argument("--model", type=Path, help="model folder or run (default: the model that comes with lusbio)")
     return parser
 
 
@@ -192,12 +192,20 @@ def run_train(options: argparse.Namespace) -> None:
                 print(run.folder)
 
 
+def _say_whole(paths: Iterable[Path]) -> None:
+    from lusbio.dicom import names_no_region
+
+    for path in filter(names_no_region, paths):
+        _say(f"{path}: names no ultrasound region; its whole frames are scored, with whatever is written on them")
+
+
 def run_score(options: argparse.Namespace) -> None:
     """``lusbio score``: CSV on standard output."""
     from lusbio.scoring.score import find_model, find_videos, score_in_blocks
 
     videos, model = find_videos(options.videos), find_model(options.model)
-    _say(f"scored with {model.network.folder.name}, trained on {model.network.spec.cohort}")
+    _say(f"{model.notice} Model: {model.network.folder.name}, trained on {model.network.spec.cohort}")
+    _say_whole(videos.values())
     for number, scores in enumerate(score_in_blocks(videos, model)):
         scores.to_csv(sys.stdout, index=False, header=not number, float_format="%.4f", lineterminator="\n")
         sys.stdout.flush()
