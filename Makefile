@@ -28,7 +28,7 @@ endif
 COMPANIONS := $(basename $(notdir $(wildcard $(patsubst %,notebooks/%.ipynb,11_dense_labels 12_change 13_pretraining))))
 
 .DEFAULT_GOAL := help
-.PHONY: help paper companions smoke test test-all lint bench clean env FORCE
+.PHONY: help paper companions smoke site model test test-all lint dist bench clean env FORCE
 ifneq ($(PROFILE),smoke)
 .NOTPARALLEL: # trainings spread over JOBS processes themselves; in miniature notebooks stand side by side instead
 endif
@@ -131,6 +131,17 @@ $(OUT)/inputs.txt: FORCE
         if [ -d "$$place" ]; then (cd "$$place" && pwd && ls -lRn | cksum); fi; done; } > $@.tmp; \
 	    if cmp -s $@.tmp $@; then rm $@.tmp; else mv $@.tmp $@; fi
 
+REPOSITORY ?=
+site: $(PAGE) ## The site in build/site/: paper, notebooks, API, cards (REPOSITORY=owner/name for links to Colab)
+	@$(RUN) docs/build.py --profile $(PROFILE) --repository '$(REPOSITORY)'
+
+# The small model that a release carries: trained, listed with its checksums, and small enough to be committed.
+MODEL ?= model
+model: $(ENVIRONMENT) ## The model that comes with lusbio, learnt from simulated patients alone
+	$(RUN) -m lusbio.cli train --final --cohort synthetic --profile $(PROFILE) --jobs $(JOBS) --out $(MODEL)
+	@$(RUN) -c 'import sys, pathlib, lusbio.cohorts.download as d; d.write_registry(pathlib.Path(sys.argv[1]), "model")' $(MODEL)
+	@du -sh $(MODEL)
+
 # --- For those who change the code ---
 STRIP = --keep-id --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution \
         cell.metadata.exception metadata.language_info.version"
@@ -152,6 +163,13 @@ lint: $(ENVIRONMENT) ## Style of code and notebooks; no outputs committed
 ifneq ($(NOTEBOOKS),)
 	$(RUN) -m nbstripout --verify $(STRIP) $(NOTEBOOKS)
 endif
+
+# The wheel is made from the unpacked sdist: nothing stale gets in, and the sdist has what it takes.
+dist: $(ENVIRONMENT) ## Wheel and sdist in build/dist/
+	rm -rf $(BUILD)/dist && mkdir -p $(BUILD)/dist
+	$(RUN) -c 'import sys; from setuptools.build_meta import build_sdist as build; build(sys.argv[1])' $(BUILD)/dist
+	$(RUN) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir $(BUILD)/dist $(BUILD)/dist/*.tar.gz
+	@ls $(BUILD)/dist
 
 bench: $(ENVIRONMENT) ## Throughput and scaling, one script after the other
 	@found=; for script in benchmarks/[!_]*.py; do [ -f "$$script" ] || continue; found=yes; \

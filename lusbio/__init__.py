@@ -9,7 +9,7 @@ For somebody who has an hour, from the smallest part to the whole:
 4. From numbers to decisions: ``experts/classifiers``, ``experts/inputs``, ``experts/rows``.
 5. How sure that is, and how it is shown: ``statistics/bootstrap``, ``report/tables``.
 
-Notebooks come in by one door, ``runs/study``.
+Notebooks come in by one door, ``runs/study``. Who has a video and an hour less: ``lusbio.load_model()``.
 """
 
 HOUR = (
@@ -20,3 +20,12 @@ HOUR = (
 """The modules of that hour, in order."""
 
 __version__ = "0.1.0"
+
+
+def load_model(folder=None):
+    """A model that scores videos: ``lusbio.load_model().score("video.mp4")``; see ``scoring.score.find_model``."""
+    from pathlib import Path
+
+    from lusbio.scoring.score import find_model
+
+    return find_model(folder and Path(folder))

@@ -1,11 +1,11 @@
-"""The command line: ``lusbio fetch | simulate | check | label | merge | train | score``; each verb calls a function."""
+"""The command line, ``lusbio VERB``: each verb calls one function."""
 
 import argparse
 import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from lusbio.errors import LusbioError
@@ -50,8 +50,8 @@ def build_parser() -> argparse.ArgumentParser:
         verb.set_defaults(run=run)
         return verb
 
-    fetch = add_verb("fetch", run_fetch, "download a public cohort, checksummed; resumes")
-    fetch.add_argument("name", choices=["covid_blues", "pocovid", "covidx_us"])
+    fetch = add_verb("fetch", run_fetch, "download a public cohort or the model, checksummed; resumes")
+    fetch.add_argument("name", choices=["model", "covid_blues", "pocovid", "covidx_us"])
 
     simulate = add_verb("simulate", run_simulate, "make a synthetic cohort with exact truth; resumes")
     simulate.add_argument("--out", type=Path, required=True, help="folder to write")
@@ -85,6 +85,13 @@ def build_parser() -> argparse.ArgumentParser:
     for verb in (label, merge):
         verb.add_argument("--ratings", type=Path, metavar="FOLDER", help="the ratings (default: ratings/ in FOLDER)")
 
+    take = add_verb("import", run_import, "make a cohort that names nobody from a hospital's DICOM files")
+    take.add_argument("folder", type=Path, help="searched with its subfolders")
+    take.add_argument("--out", type=Path, required=True, help="cohort folder to write; OUT.private beside it stays")
+
+    copy = add_verb("notebooks", run_notebooks, "copy the notebooks that come with lusbio into a folder")
+    copy.add_argument("folder", type=Path, metavar="DIR")
+
     train = add_verb("train", run_train, "train the networks of the paper, or with --final one for use")
     train.add_argument("--cohort", type=_cohort, default="synthetic", help="synthetic, covid_blues, ... or a folder")
     train.add_argument("--profile", choices=list(PROFILES), default="laptop")
@@ -97,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     score = add_verb("score", run_score, "biomarkers and decisions for videos, as CSV on standard output")
     score.add_argument("videos", nargs="+", type=Path, metavar="VIDEO_OR_FOLDER")
-    score.add_argument("--model", type=Path, help="model folder or run (default: the newest, largest run)")
+    score.add_argument("--model", type=Path, help="model folder or run (default: the model that comes with lusbio)")
     return parser
 
 
@@ -189,6 +196,30 @@ def run_merge(options: argparse.Namespace) -> None:
         print(options.label_studio)
 
 
+def run_import(options: argparse.Namespace) -> None:
+    """``lusbio import``."""
+    from lusbio.cohorts.hospital import KEPT, import_dicom
+
+    files = import_dicom(options.folder, options.out, _say)
+    kept = files[files["outcome"] == KEPT]
+    _say(f"{options.out}.private stays here: it ties the cohort to its patients")
+    print(f"{options.out}: {len(kept)} videos of {kept['patient_id'].nunique()} patients, {len(files)} files seen")
+
+
+def run_notebooks(options: argparse.Namespace) -> None:
+    """``lusbio notebooks``."""
+    from lusbio.files import shipped_files, write_text
+
+    texts = {options.folder / file.name: file.read_text(encoding="utf-8") for file in shipped_files("notebooks")}
+    if edited := [path for path, text in texts.items() if path.exists() and path.read_text(encoding="utf-8") != text]:
+        raise LusbioError(
+            "\n".join(f"{path}: is there already, with other content; not overwritten" for path in edited)
+        )
+    for path, text in texts.items():
+        write_text(text, path)
+    print(f"{options.folder}: {len(texts)} notebooks, to be read with `jupyter lab {options.folder}`")
+
+
 @contextlib.contextmanager
 def _ended_like_interrupted() -> Iterator[None]:
     """Take SIGTERM (of ``timeout``, a batch system, ``kill``) as an interrupt, which ends the worker processes too."""
@@ -225,12 +256,20 @@ def run_train(options: argparse.Namespace) -> None:
                 print(run.folder)
 
 
+def _say_whole(paths: Iterable[Path]) -> None:
+    from lusbio.dicom import names_no_region
+
+    for path in filter(names_no_region, paths):
+        _say(f"{path}: names no ultrasound region; its whole frames are scored, with whatever is written on them")
+
+
 def run_score(options: argparse.Namespace) -> None:
     """``lusbio score``: CSV on standard output."""
     from lusbio.scoring.score import find_model, find_videos, score_in_blocks
 
     videos, model = find_videos(options.videos), find_model(options.model)
-    _say(f"scored with {model.network.folder.name}, trained on {model.network.spec.cohort}")
+    _say(f"{model.notice} Model: {model.network.folder.name}, trained on {model.network.spec.cohort}")
+    _say_whole(videos.values())
     for number, scores in enumerate(score_in_blocks(videos, model)):
         scores.to_csv(sys.stdout, index=False, header=not number, float_format="%.4f", lineterminator="\n")
         sys.stdout.flush()

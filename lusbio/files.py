@@ -4,6 +4,7 @@ import ast
 import contextlib
 import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 import tomllib
@@ -16,8 +17,27 @@ import numpy as np
 import pandas as pd
 
 PACKAGE = Path(__file__).resolve().parent
-ROOT = PACKAGE.parent
-"""The checkout: the folder that holds ``notebooks/``, ``lusbio/`` and ``figures/``."""
+
+
+def _find_root() -> Path:
+    if (PACKAGE.parent / "pyproject.toml").is_file():
+        return PACKAGE.parent
+    import platformdirs
+
+    return platformdirs.user_data_path("lusbio")
+
+
+ROOT = _find_root()
+"""The checkout: the folder that holds ``notebooks/``, ``lusbio/`` and ``figures/``; a folder of the user's own where
+lusbio was installed, as nothing is written beside an installed package."""
+
+
+def shipped_files(folder: str) -> list[Path]:
+    """The files of ``"notebooks"`` or ``"model"``, folders that come with lusbio: of the checkout, or as installed."""
+    if ROOT == PACKAGE.parent:
+        return sorted((ROOT / folder).glob("[!.]*"))
+    files = importlib.metadata.files("lusbio") or ()
+    return sorted(Path(file.locate()).resolve() for file in files if file.match(f"share/lusbio/{folder}/*"))
 
 
 def _folder(variable: str, default: Path) -> Path:
@@ -43,7 +63,7 @@ def build_folder(*parts: str) -> Path:
         *parts: Path components below the build folder, e.g. ``"laptop", "synthetic"``.
 
     Returns:
-        ``$LUSBIO_BUILD`` when that is set, else ``build/`` in the checkout, joined with ``parts``.
+        ``$LUSBIO_BUILD`` when that is set, else ``build/`` in ``ROOT``, joined with ``parts``.
     """
     return _folder("LUSBIO_BUILD", ROOT / "build").joinpath(*parts)
 
@@ -56,7 +76,7 @@ def figures_folder(profile: str, cohort: str) -> Path:
         cohort: The cohort's name (never a path).
 
     Returns:
-        ``figures/<profile>/<cohort>`` in the checkout, or below ``$LUSBIO_FIGURES`` when set.
+        ``figures/<profile>/<cohort>`` in ``ROOT``, or below ``$LUSBIO_FIGURES`` when set.
     """
     return _folder("LUSBIO_FIGURES", ROOT / "figures") / profile / cohort
 

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
+from lusbio import dicom
 from lusbio.errors import CohortError, VideoError
 from lusbio.files import atomic_path, file_sha256, write_json
 
-DECODING = "2"
+DECODING, DECODING_DICOM = "1", "2"
 """Raise it whenever the same file comes out as other frames than before: caches and runs are then made anew."""
 
 STILL_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -49,6 +50,11 @@ Fit = Callable[[int, int], tuple[int, int]]
 """How large frames become: from stored height and width to those of the frames, in pixels."""
 
 
+def own_size(height: int, width: int) -> tuple[int, int]:
+    """As large as they are stored."""
+    return height, width
+
+
 def decode_video(path: Path, size: int) -> np.ndarray:
     """Decode a video to small square grey frames.
 
@@ -60,13 +66,18 @@ def decode_video(path: Path, size: int) -> np.ndarray:
         size: Height and width of the frames, in pixels.
 
     Returns:
-        uint8 array (N, size, size), N >= 1, 0 is black.
+        uint8 array (N, size, size), N >= 1, 0 is black. Of DICOM the region of the image, where the object names one.
 
     Raises:
         VideoError: If the file is missing, is not a video, or is truncated (fewer than 90 % of the
             announced frames decode); names path, bytes and reason.
     """
     return read_video(path, size)[0]
+
+
+def decoding_of(path: Path | str) -> str:
+    """Which way of decoding a file's frames are from."""
+    return DECODING_DICOM if str(path).lower().endswith(".dcm") else DECODING
 
 
 def videos_below(folder: Path) -> list[str]:
@@ -81,9 +92,9 @@ def read_video_info(path: Path) -> VideoInfo:
     return read_video(path, 16)[1]
 
 
-def read_video(path: Path, size: int) -> tuple[np.ndarray, VideoInfo]:
-    """Frames as from ``decode_video``, and what the file turned out to be."""
-    return _read(path, lambda height, width: (size, size))
+def read_video(path: Path, size: int | None) -> tuple[np.ndarray, VideoInfo]:
+    """Frames as from ``decode_video``, or of their own size where that is None, and what the file turned out to be."""
+    return _read(path, (lambda height, width: (size, size)) if size else own_size)
 
 
 def read_frames(path: Path, longest: int) -> tuple[np.ndarray, VideoInfo]:
@@ -114,7 +125,7 @@ def _read(path: Path, fit: Fit) -> tuple[np.ndarray, VideoInfo]:
         raise VideoError(path, f"file type {suffix!r} is not one of {', '.join(VIDEO_SUFFIXES)}")
     if path.stat().st_size == 0:
         raise VideoError(path, "is empty")
-    readers = {".npy": _read_array, ".dcm": _read_dicom} | dict.fromkeys(STILL_SUFFIXES, _read_still)
+    readers = {".npy": _read_array, ".dcm": read_dicom} | dict.fromkeys(STILL_SUFFIXES, _read_still)
     return readers.get(suffix, _read_container)(path, fit)
 
 
@@ -124,18 +135,23 @@ def _find_file(path: Path) -> Path:
     return Path(path)
 
 
-def _read_container(path: Path, fit: Fit, stream: io.BytesIO | None = None) -> tuple[np.ndarray, VideoInfo]:
+def _read_container(
+    path: Path, fit: Fit, stream: io.BytesIO | None = None, box: dicom.Box | None = None
+) -> tuple[np.ndarray, VideoInfo]:
     """Decode through imageio's pyav plugin, frame by frame: its ``imread`` invents missing frames."""
     import av
     import imageio.v3 as iio
 
+    crop = [("crop", f"{box.right - box.left}:{box.bottom - box.top}:{box.left}:{box.top}:exact=1")] if box else []
     gc.freeze()  # imageio collects garbage at every close, which takes long with torch in memory
     try:
         with iio.imopen(stream or path, "r", plugin="pyav") as reader:
             announced, height, width = reader.properties().shape[:3]
+            height, width = (box.bottom - box.top, box.right - box.left) if box else (height, width)
             fps = reader.metadata().get("fps")
             high, wide = fit(height, width)
-            frames = list(reader.iter(format="gray", filter_sequence=[("scale", f"{wide}:{high}:flags=area")]))
+            filters = [*crop, ("scale", f"{wide}:{high}:flags=area")]
+            frames = list(reader.iter(format="gray", filter_sequence=filters))
         del reader  # it collects once more when it goes
     except (OSError, av.error.FFmpegError, StopIteration, IndexError, ValueError) as error:
         raise VideoError(path, f"does not decode as a video ({_first_line(error)})") from error
@@ -191,27 +207,18 @@ def _read_still(path: Path, fit: Fit) -> tuple[np.ndarray, VideoInfo]:
     return _shrink(np.asarray(image.convert("L"))[None], path, fit, None)
 
 
-def _read_dicom(path: Path, fit: Fit) -> tuple[np.ndarray, VideoInfo]:
-    """Read a DICOM multi-frame object; MPEG streams inside one go through the video decoder."""
-    import pydicom
-    from pydicom.encaps import generate_frames
-    from pydicom.pixels import iter_pixels
+def read_dicom(path: Path, fit: Fit = own_size) -> tuple[np.ndarray, VideoInfo]:
+    """As ``read_video``, of a DICOM object whatever its file is called: the image within its frames.
 
-    try:
-        dicom = pydicom.dcmread(path)
-        interval_ms = dicom.get("FrameTime")
-        fps = 1000 / float(interval_ms) if interval_ms else None
-        if "MPEG" in dicom.file_meta.TransferSyntaxUID.name or "HEVC" in dicom.file_meta.TransferSyntaxUID.name:
-            stream = io.BytesIO(next(generate_frames(dicom.PixelData, number_of_frames=1)))
-            return _read_container(path, fit, stream)
-        frames = np.stack(list(iter_pixels(dicom)))
-        if frames.dtype != np.uint8:
-            frames = (frames.astype(np.float64) * 255 / (2 ** int(dicom.BitsStored) - 1)).clip(0, 255).astype(np.uint8)
-        if dicom.PhotometricInterpretation == "MONOCHROME1":
-            frames = 255 - frames  # 0 is white
-    except (pydicom.errors.InvalidDicomError, AttributeError, RuntimeError, ValueError, OSError) as error:
-        raise VideoError(path, f"is not a readable DICOM image ({_first_line(error)})") from error
-    return _shrink(frames, path, fit, fps)
+    MPEG streams inside one go through the video decoder.
+    """
+    with dicom.opened(path) as content:
+        box = dicom.find_region(content, path)
+        fps = dicom.read_facts(content, box).fps
+        if dicom.is_film(content):
+            frames, info = _read_container(path, fit, dicom.film_of(content), box)
+            return frames, info._replace(fps=fps or info.fps)
+        return _shrink(np.stack(list(dicom.grey_frames(content, box))), path, fit, fps)
 
 
 def _shrink(frames: np.ndarray, path: Path, fit: Fit, fps: float | None) -> tuple[np.ndarray, VideoInfo]:
@@ -347,7 +354,7 @@ class FrameCache(namedtuple("FrameCache", "folder size")):
         path = _find_file(path)
         sha256 = file_sha256(path)
         # Readers differ by file type, and one content under two names may be read by two of them.
-        stem = f"{sha256[:32]}-{path.suffix.lower().lstrip('.')}-{self.size}-{DECODING}"
+        stem = f"{sha256[:32]}-{path.suffix.lower().lstrip('.')}-{self.size}-{decoding_of(path)}"
         frames_path, notes_path = self.folder / f"{stem}.npy", self.folder / f"{stem}.json"
         info = _read_notes(frames_path, notes_path)
         if info is None:

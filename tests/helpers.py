@@ -318,3 +318,124 @@ def make_rated_cohort(folder: Path, patients: int = 4) -> Path:
             ratings.append(rate(video, answers, sha256=file_sha256(path)))
         RatingLog(folder / "ratings", rater, new_rater=True, role=role).append(*ratings)
     return folder
+
+
+# --- DICOM as hospitals have it ---
+
+NAMING = {
+    "PatientName": "Doe^Jane",
+    "PatientID": "MRN-4711",
+    "PatientBirthDate": "19500102",
+    "InstitutionName": "Saint Elsewhere",
+    "StudyDate": "20210304",
+    "AccessionNumber": "ACC0815",
+    "ReferringPhysicianName": "Roe^Richard",
+}
+"""Tags that say whose an object is; none of their values may be found in what is made from it."""
+
+REGION = (16, 8, 80, 72)
+"""Left, top, right, bottom of the image in ``hospital_frames``, the last two outside."""
+
+
+def hospital_frames(n_frames: int = 6, height: int = 96, width: int = 128) -> np.ndarray:
+    """The moving bar within a frame that is white, as if written on, everywhere else: uint8 (N, height, width)."""
+    left, top, right, bottom = REGION
+    frames = np.full((n_frames, height, width), 255, np.uint8)
+    frames[:, top:bottom, left:right] = moving_bar(n_frames, right - left)
+    return frames
+
+
+def region_item(box=REGION, **tags):
+    """An item of SequenceOfUltrasoundRegions: 2D, tissue, 0.5 mm a pixel."""
+    from pydicom import Dataset
+
+    item = Dataset()
+    left, top, right, bottom = box
+    item.RegionLocationMinX0, item.RegionLocationMinY0 = left, top
+    item.RegionLocationMaxX1, item.RegionLocationMaxY1 = right - 1, bottom - 1
+    scale = dict.fromkeys(("PhysicalDeltaX", "PhysicalDeltaY"), 0.05)
+    units = dict.fromkeys(("PhysicalUnitsXDirection", "PhysicalUnitsYDirection"), 3)
+    for name, value in (
+        {"RegionSpatialFormat": 1, "RegionDataType": 1, "RegionFlags": 0} | units | scale | tags
+    ).items():
+        setattr(item, name, value)
+    return item
+
+
+def write_dicom(
+    path: Path, frames: np.ndarray, *, kind="MONOCHROME2", compression="none", regions=None, **tags
+) -> Path:
+    """A multi-frame ultrasound object; ``tags`` are added, those that are None removed.
+
+    Args:
+        path: The file.
+        frames: uint8 (N, H, W), grey.
+        kind: ``MONOCHROME1``, ``MONOCHROME2``, ``RGB``, ``YBR_FULL`` or ``PALETTE COLOR``, of the same image.
+        compression: ``"none"``, ``"rle"``, ``"jpeg"`` or ``"mpeg"``.
+        regions: Items of SequenceOfUltrasoundRegions; None for one, empty for no such tag.
+        **tags: By keyword.
+    """
+    import pydicom
+    from pydicom import uid
+    from pydicom.pixels import convert_color_space
+
+    dicom = pydicom.Dataset()
+    dicom.file_meta = pydicom.dataset.FileMetaDataset()
+    dicom.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    dicom.SOPClassUID = dicom.file_meta.MediaStorageSOPClassUID = uid.UltrasoundMultiFrameImageStorage
+    dicom.SOPInstanceUID = dicom.file_meta.MediaStorageSOPInstanceUID = uid.generate_uid(entropy_srcs=[path.stem])
+    dicom.NumberOfFrames, dicom.Rows, dicom.Columns = frames.shape
+    dicom.SamplesPerPixel = 3 if kind in ("RGB", "YBR_FULL") else 1
+    dicom.PhotometricInterpretation = kind
+    dicom.BitsAllocated = dicom.BitsStored = 8
+    dicom.HighBit, dicom.PixelRepresentation, dicom.FrameTime = 7, 0, "50"
+    if dicom.SamplesPerPixel == 3:
+        dicom.PlanarConfiguration, frames = 0, np.repeat(frames[..., None], 3, -1)
+        frames = convert_color_space(frames, "RGB", kind) if kind == "YBR_FULL" else frames
+    elif kind == "PALETTE COLOR":  # colour k is the grey 255 - k
+        frames, lut = 255 - frames, np.arange(255, -1, -1, dtype=np.uint8).tobytes()
+        for colour in ("Red", "Green", "Blue"):
+            setattr(dicom, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, 8])
+            setattr(dicom, f"{colour}PaletteColorLookupTableData", lut)
+    frames = 255 - frames if kind == "MONOCHROME1" else frames
+    dicom.PixelData = frames.tobytes()
+    _compress(dicom, frames, compression)
+    if (items := [region_item()] if regions is None else regions) != []:
+        dicom.SequenceOfUltrasoundRegions = pydicom.Sequence(items)
+    for name, value in (NAMING | {"TransducerType": "LINEAR"} | tags).items():
+        if value is not None:
+            setattr(dicom, name, value)
+        elif name in dicom:
+            delattr(dicom, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dicom.save_as(path, enforce_file_format=True)
+    return path
+
+
+def _compress(dicom, frames: np.ndarray, compression: str) -> None:
+    import io
+    import tempfile
+
+    from PIL import Image
+    from pydicom import uid
+    from pydicom.encaps import encapsulate
+
+    from lusbio.videos import encode_video
+
+    if compression == "rle":
+        dicom.compress(uid.RLELossless)
+    elif compression == "jpeg":
+        files = [io.BytesIO() for _ in frames]
+        for frame, file in zip(frames, files, strict=True):
+            Image.fromarray(frame).save(file, "JPEG", quality=95)
+        dicom.PixelData = encapsulate([file.getvalue() for file in files])
+        dicom.file_meta.TransferSyntaxUID = uid.JPEGBaseline8Bit
+        if dicom.SamplesPerPixel == 3:
+            dicom.PhotometricInterpretation = "YBR_FULL_422"
+    elif compression == "mpeg":
+        with tempfile.TemporaryDirectory() as folder:
+            encode_video(frames, Path(folder) / "film.mp4", 20)
+            dicom.PixelData = encapsulate([(Path(folder) / "film.mp4").read_bytes()])
+        dicom.file_meta.TransferSyntaxUID = uid.MPEG4HP41
+    if compression != "none":
+        dicom["PixelData"].is_undefined_length = True

@@ -230,3 +230,39 @@ def test_the_published_files_on_this_machine_are_the_published_ones():
         assert len(videos or places) == total
         for place, sha256 in zip(places, files["sha256"], strict=True):
             assert not place.is_file() or file_sha256(place) == sha256, place
+
+
+# --- the model of a release ---
+
+
+def test_a_model_is_fetched_from_wherever_a_variable_says(tmp_path, monkeypatch):
+    made, released = tmp_path / "made", tmp_path / "release" / "model"
+    made.mkdir()
+    released.mkdir(parents=True)
+    for name, content in (("card.json", "{}"), ("weights.safetensors", "0123")):
+        (made / name).write_text(content)
+        (released / name).write_text(content)
+    (tmp_path / "registry").mkdir()
+    sources = (download.REGISTRY_FOLDER / "sources.csv").read_text()
+    (tmp_path / "registry" / "sources.csv").write_text(sources)
+    monkeypatch.setattr(download, "REGISTRY_FOLDER", tmp_path / "registry")
+    monkeypatch.delenv("LUSBIO_MODEL_URL", raising=False)
+    monkeypatch.setenv("LUSBIO_DATA", str(tmp_path / "data"))
+    with pytest.raises(LusbioError, match="released without a model"):
+        read_registry("model")
+    download.write_registry(made, "model")
+    with pytest.raises(LusbioError, match="LUSBIO_MODEL_URL is not set"):
+        fetch("model")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path / "release")))
+    server.asked, server.dropped, server.refuse = Counter(), set(), False
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("LUSBIO_MODEL_URL", f"http://127.0.0.1:{server.server_port}")
+    assert "model: 2 of 2 files present" in str(fetch("model"))
+    assert (tmp_path / "data" / "model" / "weights.safetensors").read_text() == "0123"
+    (released / "card.json").write_text("another")
+    (tmp_path / "data" / "model" / "card.json").unlink()
+    with pytest.raises(LusbioError, match="wrong sha256"):
+        fetch("model")
+    server.shutdown()
+    server.server_close()

@@ -9,23 +9,40 @@ import weakref
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import TINY, broken_files, make_small_cohort, moving_bar, silent
+import yaml
+from helpers import TINY, broken_files, hospital_frames, make_small_cohort, moving_bar, silent, write_dicom
 
+import lusbio
 from lusbio.cli import main
 from lusbio.errors import CohortError, LusbioError, VideoError
 from lusbio.experts.inputs import fill_masked
+from lusbio.files import build_folder
 from lusbio.runs.predict import predict_videos
 from lusbio.runs.spec import prepare_cohort
 from lusbio.runs.study import as_study
 from lusbio.runs.train import execute
-from lusbio.scoring.final_model import train_final
-from lusbio.scoring.score import check_files, find_model, find_videos, look_at_each, score_in_blocks, score_videos
+from lusbio.scoring.final_model import describe_model, train_final
+from lusbio.scoring.score import (
+    NOTICES,
+    check_files,
+    find_model,
+    find_videos,
+    look_at_each,
+    score_in_blocks,
+    score_videos,
+)
 from lusbio.videos import DecodedVideo, decode_video, encode_video, read_video
 from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, TASKS
 
 PATIENCE_S = 60
 
 pytestmark = pytest.mark.usefixtures("one_fit")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_shipped(monkeypatch):
+    """As in a release without a model, whatever is in the checkout."""
+    monkeypatch.setattr("lusbio.scoring.score.shipped_files", lambda folder: [])
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +66,52 @@ def test_a_model_folder_says_what_it_is_made_from(model_folder):
     validation = card["experts"]["lung_severity"]["validation"]
     assert {"auc", "accuracy", "f1"} < set(validation) and 0 < validation["majority_accuracy"] < 1
     assert (validation["videos"], validation["patients"]) == (8, 4)
-    assert {path.suffix for path in model_folder.iterdir()} == {".json", ".safetensors", ".skops"}
+    assert {path.suffix for path in model_folder.iterdir()} == {".json", ".safetensors", ".skops", ".md"}
+
+
+def test_the_card_for_people_says_first_what_the_model_is_not_for(model_folder, cohort):
+    _, header, body = (model_folder / "README.md").read_text().split("---\n", 2)
+    words = yaml.safe_load(header)
+    assert words["license"] == "mit" and "simulated-patients" in words["tags"]
+    assert body.splitlines()[0] == f"**{NOTICES[True]}**" and "simulated patients alone" in NOTICES[True]
+    card = json.loads((model_folder / "card.json").read_text())
+    for expert in card["experts"].values():
+        assert f"| {expert['validation']['auc']} | {expert['validation']['accuracy']} |" in body
+    real = describe_model(card | {"simulated": False, "notes": []})
+    assert NOTICES[False] in real and "license: other" in real and "real patients" in real
+
+
+def test_weights_are_halves_and_say_nearly_the_same(cohort, model_folder):
+    from safetensors.numpy import load_file
+
+    weights = load_file(model_folder / "weights.safetensors")
+    assert {str(value.dtype) for name, value in weights.items() if "num_batches" not in name} == {"float16"}
+    name = json.loads((model_folder / "card.json").read_text())["run"]
+    run = find_model(build_folder("runs", name))
+    paths = find_videos(cohort.video_paths()[:4])
+    said = [score_videos(paths, model)[BIOMARKER_NAMES[0]] for model in (run, find_model(model_folder))]
+    np.testing.assert_allclose(*said, atol=0.01)
+
+
+def test_the_model_that_comes_along_is_taken_and_one_that_was_fetched_before_it(
+    model_folder, cohort, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("LUSBIO_DATA", str(tmp_path))
+    monkeypatch.setattr("lusbio.scoring.score.shipped_files", lambda folder: sorted(model_folder.iterdir()))
+    assert lusbio.load_model().network.folder == model_folder
+    (row,) = lusbio.load_model().score(cohort.video_paths()[0]).itertuples()
+    assert row.frames == 6
+    shutil.copytree(model_folder, tmp_path / "model")
+    assert lusbio.load_model().network.folder == tmp_path / "model"
+    assert lusbio.load_model(str(model_folder)).network.folder == model_folder
+    assert main(["score", str(cohort.video_paths()[0])]) == 0
+    assert capsys.readouterr().err.startswith(NOTICES[True])
+
+
+def test_whole_frames_of_dicom_are_scored_with_a_warning(model_folder, tmp_path, capsys):
+    path = write_dicom(tmp_path / "us.dcm", hospital_frames(), regions=[])
+    assert main(["score", str(path), "--model", str(model_folder)]) == 0
+    assert "names no ultrasound region; its whole frames are scored" in capsys.readouterr().err
 
 
 def test_a_moved_model_scores_as_before(model_folder, cohort, tmp_path):

@@ -128,13 +128,14 @@ def test_the_citation_is_of_this_version_and_of_the_paper():
 # --- the package: who may import what ---
 
 GROUND = "vocabulary profiles errors files"
-BELOW_PAPER = f"{GROUND} videos simulation statistics cohorts network runs experts report scoring labelling"
+BELOW_PAPER = f"{GROUND} dicom videos simulation statistics cohorts network runs experts report scoring labelling"
 ROOMS = {
     **dict.fromkeys(GROUND.split(), ""),
-    "videos": GROUND,
+    "dicom": GROUND,
+    "videos": f"{GROUND} dicom",
     "simulation": GROUND,
     "statistics": GROUND,
-    "cohorts": f"{GROUND} videos simulation",
+    "cohorts": f"{GROUND} dicom videos simulation",
     "network": f"{GROUND} videos",
     "runs": f"{GROUND} videos cohorts network",
     "experts": f"{GROUND} videos statistics cohorts network runs",

@@ -4,6 +4,7 @@ Nothing is fetched unless somebody asks (``lusbio fetch``). ``registry/<name>.cs
 bytes and sha256 of every upstream file; a file counts as present only when its bytes are those.
 """
 
+import os
 from collections import namedtuple
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
@@ -14,7 +15,7 @@ import pandas as pd
 
 from lusbio.cohorts.table import list_some, read_cells
 from lusbio.errors import LusbioError, refuse
-from lusbio.files import data_folder, file_sha256
+from lusbio.files import data_folder, file_sha256, write_csv
 from lusbio.videos import VIDEO_SUFFIXES
 
 EMERGENCY_LICENSE = "COVID-19 emergency license"
@@ -72,7 +73,7 @@ def find_source(name: str) -> Source:
     """The public source of a name.
 
     Args:
-        name: ``"covid_blues"``, ``"pocovid"`` or ``"covidx_us"``: a row of ``registry/sources.csv``.
+        name: ``"covid_blues"``, ``"pocovid"``, ``"covidx_us"`` or ``"model"``: a row of ``registry/sources.csv``.
 
     Returns:
         The source.
@@ -96,7 +97,17 @@ def read_registry(name: str) -> pd.DataFrame:
     Returns:
         One row per file: ``path`` (upstream, POSIX), ``bytes`` (int), ``sha256`` (64 hex digits).
     """
-    return pd.read_csv(REGISTRY_FOLDER / f"{find_source(name).name}.csv")
+    path = REGISTRY_FOLDER / f"{find_source(name).name}.csv"
+    if not path.is_file():
+        raise LusbioError(f"{path}: no such file; this version of lusbio was released without a {name}")
+    return pd.read_csv(path)
+
+
+def write_registry(folder: Path, name: str) -> None:
+    """List the files of a folder as what is upstream, as a release needs it of its model."""
+    prefix, files = find_source(name).prefix, sorted(folder.glob("[!.]*"))
+    rows = [(f"{prefix}{file.name}", file.stat().st_size, file_sha256(file)) for file in files]
+    write_csv(pd.DataFrame(rows, columns=["path", "bytes", "sha256"]), REGISTRY_FOLDER / f"{name}.csv")
 
 
 def read_published_table(folder: Path, file: str, name: str, columns: Collection[str]) -> pd.DataFrame:
@@ -134,7 +145,7 @@ def fetch(name: str, *, folder: Path | None = None, include_emergency_license: b
     the others; ``LOST_CONNECTIONS`` files in a row without a connection do.
 
     Args:
-        name: As for ``find_source``.
+        name: As for ``find_source``; ``$LUSBIO_<NAME>_URL``, e.g. ``LUSBIO_POCOVID_URL``, is where else to get it from.
         folder: Where to; default ``data_folder()/name``.
         include_emergency_license: Fetch POCOVID's videos under ``EMERGENCY_LICENSE`` too.
 
@@ -146,7 +157,10 @@ def fetch(name: str, *, folder: Path | None = None, include_emergency_license: b
     """
     source = find_source(name)
     folder = folder or data_folder() / name
-    base_url = f"{UPSTREAM}/{source.repository}/{source.commit}"
+    variable = f"LUSBIO_{name.upper()}_URL"
+    base_url = os.environ.get(variable, source.repository and f"{UPSTREAM}/{source.repository}/{source.commit}")
+    if not base_url:
+        raise LusbioError(f"{variable} is not set; expected the address of a release, below which its files lie")
     files = _compare(source, folder)
     wrong = files[files["reason"] != ""]
     tables, videos = wrong.index[~wrong["is_video"]], wrong.index[wrong["is_video"]]

@@ -11,6 +11,7 @@ from lusbio.cohorts.covid_blues import load_covid_blues
 from lusbio.cohorts.pocovid import load_pocovid
 from lusbio.cohorts.synthetic import read_synthetic, simulate_cohort, simulate_exams
 from lusbio.cohorts.table import Cohort, is_inside, list_some, read_cells, read_table, table_problems, tidy_table
+from lusbio.dicom import names_no_region
 from lusbio.errors import CohortError, LusbioError, VideoError, refuse
 from lusbio.files import ROOT, build_folder, data_folder, file_sha256
 from lusbio.profiles import Profile
@@ -84,8 +85,13 @@ def load_folder(folder: Path) -> Cohort:
     refuse(folder, path_problems(table, folder))
     listed = set(table["path"].map(lambda path: Path(path).as_posix()))
     unlisted = [path for path in videos_below(folder) if path not in listed]
-    note = f"{len(unlisted)} videos in the folder have no row in {TABLE_FILE} and are not used: {list_some(unlisted)}"
-    return Cohort(cohort_name(folder), table, folder, notes=(note,) if unlisted else ())
+    whole = [path for path in table["path"] if names_no_region(folder / path)]
+    notes = {
+        f"{len(unlisted)} videos in the folder have no row in {TABLE_FILE} and are not used": unlisted,
+        f"{len(whole)} DICOM files name no ultrasound region; their whole frames are used": whole,
+    }
+    notes = tuple(f"{note}: {list_some(paths)}" for note, paths in notes.items() if paths)
+    return Cohort(cohort_name(folder), table, folder, notes=notes)
 
 
 def cohort_name(folder: Path) -> str:

@@ -5,6 +5,7 @@ split, several fits are made, and the one that is kept is chosen on the validati
 """
 
 import warnings
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -239,7 +240,8 @@ def save_expert(expert: Expert, path: Path) -> None:
     import skops.io  # slow to import, and absent on machines that only train
 
     with atomic_path(path) as temporary:
-        skops.io.dump({"scikit_learn": sklearn.__version__, **vars(expert)}, temporary)
+        content = {"scikit_learn": sklearn.__version__, **vars(expert)}
+        skops.io.dump(content, temporary, compression=zipfile.ZIP_DEFLATED)  # a forest becomes a tenth
 
 
 def load_expert(path: Path) -> Expert:

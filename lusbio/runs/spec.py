@@ -24,7 +24,7 @@ from lusbio.errors import LusbioError
 from lusbio.files import PACKAGE, build_folder, code_fingerprint, text_sha256
 from lusbio.network import OTHER_BACKBONE, UNET, USUAL_BACKBONE, VIT
 from lusbio.profiles import Profile, TrainingSettings
-from lusbio.videos import DECODING, CachedVideo, FrameCache
+from lusbio.videos import CachedVideo, FrameCache, decoding_of
 from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, TASKS
 
 Say = Callable[[str], None]
@@ -273,7 +273,8 @@ def prepare_cohort(cohort: Cohort, profile: Profile, jobs: int = 1, protocol: st
     table = cohort.table.sort_values("video_id", ignore_index=True)
     cohort = replace(cohort, table=table)
     videos = FrameCache(build_folder("cache"), profile.training.image_size).prepare(cohort.video_paths(), jobs)
-    content = {name: f"{video.sha256}{DECODING}" for name, video in zip(table["video_id"], videos, strict=True)}
+    rows = zip(table["video_id"], table["path"], videos, strict=True)
+    content = {name: f"{video.sha256}{decoding_of(path)}" for name, path, video in rows}
     protocol = protocol or choose_protocol(table["group_id"].nunique(), cohort.simulated)
     return PreparedCohort(cohort, profile, videos, fingerprint(cohort, content), protocol, make_folds(table, protocol))
 

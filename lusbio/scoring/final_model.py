@@ -11,14 +11,14 @@ from lusbio.errors import LusbioError
 from lusbio.experts.classifiers import Expert, save_expert
 from lusbio.experts.inputs import expert_input
 from lusbio.experts.rows import fit_experts
-from lusbio.files import PACKAGE, write_json
+from lusbio.files import PACKAGE, write_json, write_text
 from lusbio.runs.mixed_cohort import find_one_sided, keep_real, list_mixed_runs, mix_cohorts
-from lusbio.runs.predict import WEIGHTS_FILE
+from lusbio.runs.predict import WEIGHTS_FILE, Model, load_network
 from lusbio.runs.spec import Run, Say, labels_of
 from lusbio.runs.study import Study, open_study
-from lusbio.scoring.score import CARD_FILE, find_never_learnt
+from lusbio.scoring.score import CARD_FILE, NOTICES, find_never_learnt
 from lusbio.statistics.metrics import biomarker_aucs, biomarker_metrics, task_metrics
-from lusbio.vocabulary import BIOMARKER_TASK, TASKS
+from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, TASKS
 
 LIMITS = " ".join((PACKAGE / "words" / "limits.txt").read_text(encoding="utf-8").split())
 """What every card says of its model, in one line."""
@@ -36,7 +36,8 @@ def train_final(study: Study, folder: Path, say: Say = print) -> dict:
 
     Args:
         study: Opened with protocol ``"final"``.
-        folder: The model folder to write; ``card.json`` comes last.
+        folder: The model folder to write: weights as float16, experts, the card for people (``README.md``) and, last,
+            for programs (``card.json``).
         say: Takes lines of progress.
 
     Returns:
@@ -58,7 +59,7 @@ def train_final(study: Study, folder: Path, say: Say = print) -> dict:
         classes = list(TASKS[task].classes)
         never = [classes[k] for k in find_never_learnt(expert)]
         experts[task] = {"expert": expert.name, "classes": classes, "never_learnt": never, "validation": quality}
-    (folder / WEIGHTS_FILE).write_bytes((run.folder / WEIGHTS_FILE).read_bytes())
+    _write_half(run, folder / WEIGHTS_FILE)
     used = run.predictions["split"].value_counts().sort_index()
     card = {
         "cohort": study.cohort.name,
@@ -75,8 +76,25 @@ def train_final(study: Study, folder: Path, say: Say = print) -> dict:
         "limits": LIMITS,
         "versions": run.info["versions"],
     }
+    write_text(describe_model(card), folder / "README.md")
     write_json(card, folder / CARD_FILE)
     return card
+
+
+def _write_half(run: Run, path: Path) -> None:
+    """The weights of a run's network as float16: half the bytes; what it says moves in the third decimal."""
+    from lusbio.network.weights import save_weights
+
+    save_weights(load_network(Model.of_run(run)).half(), path)
+
+
+def describe_model(card: dict) -> str:
+    """The model card for people, as Markdown with Hugging Face's header; every number in it is from ``card.json``."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = {"loader": FileSystemLoader(Path(__file__).parent), "undefined": StrictUndefined}
+    page = Environment(**loader, trim_blocks=True, lstrip_blocks=True).get_template("card.md")
+    return page.render(card, notice=NOTICES[card["simulated"]], tasks=TASKS, n_biomarkers=len(BIOMARKER_NAMES)) + "\n"
 
 
 def _train_mixed(study: Study, say: Say) -> Run:

@@ -18,15 +18,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lusbio.cohorts.load import SYNTHETIC
 from lusbio.errors import LusbioError, VideoError, refuse
 from lusbio.experts.classifiers import Expert, load_expert
 from lusbio.experts.inputs import fill_masked
+from lusbio.files import data_folder, shipped_files
 from lusbio.runs.predict import Model, load_module, make_dataset, predict_batches
 from lusbio.runs.spec import RunSpec, find_finished, is_finished, load_run
 from lusbio.videos import VIDEO_SUFFIXES, DecodedVideo, VideoInfo, read_video, try_each, videos_below
 from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, TASKS
 
 CARD_FILE = "card.json"
+
+NOTICES = {
+    True: "Learnt from simulated patients alone. Research only; not a medical device.",
+    False: "Research only; not a medical device.",
+}
+"""What stands above everything that a model says, by whether it has seen simulated patients only."""
 
 BLOCK = 16
 """Videos that are handed over at a time when many are scored: experts take one or sixteen rows in about the same time.
@@ -39,20 +47,32 @@ machine with many cores must not take one per core. (Engineering choice.)"""
 
 @dataclass(frozen=True)
 class ScoringModel:
-    """What videos are scored with: a biomarker network, and an expert by task (none for a run)."""
+    """What videos are scored with: a biomarker network, an expert by task (none for a run), and who taught them."""
 
     network: Model
     experts: dict[str, Expert]
+    simulated: bool
+
+    @property
+    def notice(self) -> str:
+        """What a reader has to know before any number."""
+        return NOTICES[self.simulated]
+
+    def score(self, *places: str | Path) -> pd.DataFrame:
+        """``score_videos`` of video files and of folders of them; one row per video."""
+        return score_videos(find_videos([Path(place) for place in places]), self)
 
 
 def find_model(folder: Path | None) -> ScoringModel:
-    """A model folder, a run, or by default the best suited finished biomarker run.
+    """A model folder, a run, or by default the model that comes with lusbio.
 
-    That is the one of the largest profile; among equals the one that learnt most biomarkers, then the newest. Runs of
-    other code are passed over: their weights may mean something else.
+    Where that is not there, the best suited finished biomarker run: that of the largest profile; among equals the one
+    that learnt most biomarkers, then the newest. Runs of other code are passed over: their weights may mean something
+    else.
 
     Args:
-        folder: A model folder or a biomarker run's folder; None to look for a run.
+        folder: A model folder or a biomarker run's folder; None for the model that ``lusbio fetch model`` has fetched,
+            or else the one of the checkout or installation, or else a run.
 
     Returns:
         The model; its network is not loaded yet.
@@ -61,7 +81,10 @@ def find_model(folder: Path | None) -> ScoringModel:
         LusbioError: If there is none, or it is broken, and how to make one.
     """
     if folder is None:
-        return ScoringModel(_find_run(), {})
+        released = [data_folder() / "model", *(file.parent for file in shipped_files("model"))]
+        folder = next((place for place in released if (place / CARD_FILE).is_file()), None)
+    if folder is None:
+        return _take_run(_find_run())
     if (folder / CARD_FILE).is_file():
         return _read_card(folder)
     if not is_finished(folder):
@@ -69,17 +92,21 @@ def find_model(folder: Path | None) -> ScoringModel:
     run = load_run(folder)
     if run.spec.task != BIOMARKER_TASK:
         raise LusbioError(f"{folder}: a run for {run.spec.task}, expected one for {BIOMARKER_TASK}")
-    return ScoringModel(Model.of_run(run), {})
+    return _take_run(Model.of_run(run))
+
+
+def _take_run(network: Model) -> ScoringModel:
+    return ScoringModel(network, {}, network.spec.cohort in SYNTHETIC)
 
 
 def _read_card(folder: Path) -> ScoringModel:
     try:
         card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
         network = Model(folder, RunSpec.from_json(card["network"]), tuple(card["masked"]))
-        tasks = list(card["experts"])
+        tasks, simulated = list(card["experts"]), bool(card["simulated"])
     except (ValueError, KeyError, TypeError) as error:
         raise LusbioError(f"{folder / CARD_FILE}: not the card of a model ({type(error).__name__})") from error
-    return ScoringModel(network, {task: load_expert(folder / f"{task}.skops") for task in tasks})
+    return ScoringModel(network, {task: load_expert(folder / f"{task}.skops") for task in tasks}, simulated)
 
 
 def _find_run() -> Model:
@@ -89,7 +116,9 @@ def _find_run() -> Model:
         size = model.settings.frames * model.settings.image_size**2, model.settings.width, model.spec.budget
         candidates.append(((*size, -len(model.masked), (folder / "run.json").stat().st_mtime), model))
     if not candidates:
-        raise LusbioError("no finished biomarker run to score with; `make paper` or `lusbio train` makes one")
+        raise LusbioError(
+            "no model and no finished biomarker run to score with; `lusbio fetch model` or `make paper` gets one"
+        )
     return max(candidates, key=lambda candidate: candidate[0])[1]
 
 
