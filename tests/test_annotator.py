@@ -11,6 +11,7 @@ from helpers import make_rated_cohort
 
 from lusbio.cli import main
 from lusbio.errors import CohortError, LusbioError
+from lusbio.files import ROOT
 from lusbio.labelling import page
 from lusbio.labelling.annotator import CHUNK_BYTES, Annotator
 from lusbio.labelling.ratings import RatingLog, choose_order, read_ratings
@@ -224,6 +225,23 @@ def test_a_consensus_waits_until_both_are_done(two):
     (two / "ratings/r2.jsonl").write_text("\n".join(lines[:-1]) + "\n")
     with pytest.raises(LusbioError, match="'r2' has not rated 1 of 8 videos"):
         Annotator(two, "consensus", between=("r1", "r2"))
+
+
+# --- the notebook ---
+
+
+@pytest.mark.slow
+def test_notebook_20_opens_the_annotator_for_a_rater_and_keeps_no_frame(two, tmp_path):
+    pytest.importorskip("papermill")
+    from lusbio.publish.run_notebook import run_notebook
+
+    source, executed = ROOT / "notebooks" / "20_label_videos.ipynb", tmp_path / "20_label_videos.ipynb"
+    run_notebook(source, executed, {"folder": str(two), "rater": "r3", "new_rater": True})
+    text = executed.read_text()
+    assert "application/vnd.jupyter.widget-view+json" in text and "p0_v0" not in text and "/9j/" not in text
+    assert RatingLog(two / "ratings", "r3").session["role"] == "trainee"
+    run_notebook(source, executed, {"folder": str(two)})
+    assert "image/png" in executed.read_text() and "widget-view" not in executed.read_text()
 
 
 # --- the command line ---

@@ -156,10 +156,10 @@ def describe_raters(ratings: pd.DataFrame, study: Study) -> str:
 
 def _describe_rater(own: pd.DataFrame, videos: int) -> str:
     first, again = (own[own["repeat"] == repeat].set_index("video_id") for repeat in (0, 1))
-    days = (again["at"] - first["at"].reindex(again.index)).dt.total_seconds().median() / 86400
+    hours = (again["at"] - first["at"].reindex(again.index)).dt.total_seconds().median() / 3600
     seconds, unusable = first["seconds"].median(), (~first["usable"].astype(bool)).sum()
     facts = [own["role"].iloc[-1], own["experience"].iloc[-1] or "experience not said"]
     facts += [f"{len(first)} of {videos} videos", f"{unusable} not usable", f"{len(again)} rated again"]
     if not np.isnan(seconds):
-        facts += [f"{days:.1f} days later (median)"] * bool(len(again)) + [f"{seconds:.0f} s a video (median)"]
+        facts += [f"{hours:.1f} hours later (median)"] * bool(len(again)) + [f"{seconds:.0f} s a video (median)"]
     return ", ".join(filter(None, facts))
