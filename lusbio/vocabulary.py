@@ -81,6 +81,16 @@ def group_names(group: str) -> tuple[str, ...]:
     return names
 
 
+PIXEL_CLASSES = ("background", "A-line", "B-line", "pleura, healthy", "pleura, unhealthy")
+PIXEL_CLASSES += ("region, healthy", "region, unhealthy")
+"""What a pixel shows where labels are dense, in the order of label maps; the region is what lies below the pleura."""
+
+SPARSE_CLASSES = ("background", "A-line", "B-line", "pleura")
+"""What it shows where labels are sparse."""
+
+SPARSE_OF_DENSE = (0, 1, 2, 3, 3, 0, 0)
+"""The sparse class of each dense one."""
+
 BIOMARKER_TASK = "biomarkers"
 """What the biomarker network is trained on, where a task is named."""
 

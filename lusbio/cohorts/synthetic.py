@@ -11,6 +11,7 @@ from lusbio.cohorts.table import Cohort, read_table, write_table
 from lusbio.errors import CohortError, LusbioError, refuse
 from lusbio.files import code_fingerprint, text_sha256, write_csv, write_json
 from lusbio.simulation import constants
+from lusbio.simulation.anatomy import Scene
 from lusbio.simulation.patients import Recording
 from lusbio.simulation.placement import build_scene
 from lusbio.simulation.population import simulate_recordings
@@ -111,9 +112,14 @@ def render_recording(recording: Recording, path: Path, size: int, frames: Sequen
         size: Height and width in pixels.
         frames: Fewest and most frames; how many it gets is drawn from the video's own seed.
     """
-    scene = build_scene(recording.findings, recording.patient, recording.zone, recording.generator(3))
+    scene = scene_of(recording)
     count = int(recording.generator(4).integers(frames[0], frames[1] + 1))
     write_frames(render_video(scene, size, count), path, recording.patient.device.fps)
+
+
+def scene_of(recording: Recording) -> Scene:
+    """The scene that the video of a recording shows."""
+    return build_scene(recording.findings, recording.patient, recording.zone, recording.generator(3))
 
 
 def _wait_for(results: Iterator, total: int) -> None:

@@ -68,6 +68,8 @@ class UNet(nn.Module):
         that it is a U-Net.)
     """
 
+    memory_format = torch.channels_last  # a third faster on CPUs
+
     def __init__(self, n_classes: int, base: int):
         super().__init__()
         self.encoder = Encoder(base)
@@ -99,6 +101,8 @@ class UNetClassifier(nn.Module):
         n_outputs: K.
         base: As in ``UNet``, whose tensors of the same names fit.
     """
+
+    memory_format = torch.channels_last
 
     def __init__(self, n_outputs: int, base: int):
         super().__init__()

@@ -154,6 +154,8 @@ class RunSpec:
             return "pretraining"
         if self.own and self.starts_from:
             return f"from {self.starts_from.rpartition('-fold')[0]}"
+        if self.own and self.backbone not in (USUAL_BACKBONE, OTHER_BACKBONE):
+            return f"{self.backbone} from scratch"
         if self.own:
             return f"own {self.own}"
         if self.backbone != USUAL_BACKBONE:

@@ -1,0 +1,133 @@
+"""Pretraining on label maps: which patients' pixels are labelled, and the training that learns from them."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from lusbio.cohorts.label_maps import read_label_maps
+from lusbio.errors import LusbioError
+from lusbio.runs.spec import PreparedCohort, Run, RunSpec
+from lusbio.vocabulary import PIXEL_CLASSES, SPARSE_CLASSES, SPARSE_OF_DENSE
+
+DECIDING = ("network/pixels.py", "network/pretraining.py", "simulation/masks.py", "cohorts/label_maps.py")
+"""Files that decide the numbers besides this one and the network's."""
+
+FRAMES = 8
+"""Labelled frames of a video."""
+
+VIDEOS = 4
+"""Least number of videos of a patient whose pixels are labelled, where few patients are. (Engineering choice.)"""
+
+LABELS = {"dense": PIXEL_CLASSES, "sparse": SPARSE_CLASSES}
+"""The classes of either kind of labels."""
+
+MERGED = {"dense": SPARSE_OF_DENSE, "sparse": tuple(range(len(SPARSE_CLASSES)))}
+"""What each of them is as a sparse class."""
+
+
+def as_labels(maps: np.ndarray, labels: str) -> np.ndarray:
+    """Dense maps as dense or sparse ones: the same pixels, other names."""
+    return maps if labels == "dense" else np.asarray(SPARSE_OF_DENSE, np.uint8)[maps]
+
+
+def pixel_training(labels: str, patients: int) -> Callable:
+    """What trains a U-Net on label maps, as ``study.train(..., assemble=...)`` takes it.
+
+    Images, steps and seeds are the same for dense and sparse labels.
+
+    Args:
+        labels: A key of ``LABELS``.
+        patients: How many training patients' pixels are labelled, see ``choose_labelled``; 0 for all.
+    """
+
+    def assemble(spec: RunSpec, prepared: PreparedCohort) -> tuple:
+        import torch
+
+        from lusbio.network.clips import ClipDataModule
+        from lusbio.network.pixels import PixelDataset, PixelModule, balance_classes
+        from lusbio.network.unet import UNet
+
+        torch.manual_seed(spec.entropy)
+        settings, known = spec.training, read_label_maps(prepared.cohort, prepared.videos, FRAMES)
+        splits = prepared.splits(spec.fold).to_numpy()
+        train, val = (np.flatnonzero(splits == split) for split in ("train", "val"))
+        train = choose_labelled(prepared, train, known.maps, patients, spec.entropy)
+        weights = balance_classes(known.maps[train], SPARSE_OF_DENSE)
+        weights = weights if labels == "dense" else weights[[0, 1, 2, 3]]
+        network = UNet(len(spec.outputs), settings.width)
+        data = ClipDataModule(
+            PixelDataset(known.frames, as_labels(known.maps, labels)),
+            train,
+            val,
+            clips_per_epoch=settings.clips_per_epoch,
+            batch_size=settings.batch_size,
+            validation_clips=settings.validation_clips,
+            seed=spec.entropy,
+        )
+        sizes = {"settings": settings, "steps_per_epoch": len(data.train_dataloader()), "seed": spec.entropy}
+        module = PixelModule(network, weights, MERGED[labels], **sizes)
+        return module, data, {"train": train, "val": val}
+
+    return assemble
+
+
+def choose_labelled(
+    prepared: PreparedCohort, rows: np.ndarray, maps: np.ndarray, patients: int, seed: int
+) -> np.ndarray:
+    """Rows of the training patients whose pixels are labelled.
+
+    Few patients are drawn among those with at least ``VIDEOS`` videos in which there are A-lines, B-lines and both
+    kinds of region, or who come closest, so that together they show every class; where they never do, among all.
+
+    Args:
+        prepared: The cohort.
+        rows: Training rows.
+        maps: uint8 (V, n, H, W), dense.
+        patients: How many; 0 for all.
+        seed: Of the draw.
+
+    Raises:
+        LusbioError: If the maps of the training patients, or of any few of them, lack a class; names it.
+    """
+    shown = np.array([np.isin(range(len(PIXEL_CLASSES)), maps[row]) for row in rows])  # (R, 7)
+    _check_shown(shown, "of the training patients")
+    if not patients:
+        return rows
+    of_row = prepared.table["patient_id"].to_numpy()[rows]
+    names = np.unique(of_row)
+    wanted = [PIXEL_CLASSES.index(name) for name in ("A-line", "B-line", "region, healthy", "region, unhealthy")]
+    by_patient = np.array([shown[of_row == name].any(0) for name in names])
+    met = by_patient[:, wanted].sum(1) + ([(of_row == name).sum() >= VIDEOS for name in names])
+    rng = np.random.default_rng([seed, patients])
+    for closeness in (met, met * 0):
+        for _ in range(200):
+            order = rng.permutation(len(names))
+            drawn = order[np.argsort(-closeness[order], kind="stable")][:patients]
+            if by_patient[drawn].any(0).all():
+                return rows[np.isin(of_row, names[drawn])]
+    _check_shown(by_patient[drawn], f"of the {patients} training patients that were drawn")
+    return rows[:0]  # never: the last draw lacks a class
+
+
+def _check_shown(shown: np.ndarray, whose: str) -> None:
+    absent = [name for name, there in zip(PIXEL_CLASSES, shown.any(0), strict=True) if not there]
+    if absent:
+        raise LusbioError(f"no label map {whose} shows {'; '.join(absent)}: a network cannot learn it")
+
+
+def predict_maps(run: Run, frames: np.ndarray) -> np.ndarray:
+    """What a finished pixel training says of frames, uint8 (V, n, H, W): positions in its classes, the same shape."""
+    from lusbio.network.pixels import label_frames
+    from lusbio.network.training import choose_device, one_thread
+    from lusbio.network.unet import UNet
+    from lusbio.network.weights import load_weights
+
+    network = UNet(len(run.spec.outputs), run.spec.training.width)
+    load_weights(network, run.folder / "weights.safetensors")
+    with one_thread():
+        return label_frames(network, frames, choose_device())
+
+
+def name_task(labels: str, patients: int) -> str:
+    """What a pixel training is called, e.g. ``"dense_pixels_of_4"`` or ``"sparse_pixels"``."""
+    return f"{labels}_pixels" + (f"_of_{patients}" if patients else "")
