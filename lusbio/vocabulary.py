@@ -188,8 +188,8 @@ Kind = _Kind("Kind", {row.pop("name"): tuple(row.values()) for row in _read_rows
 """All kinds, e.g. ``Kind.END_TO_END``; a new one is a line of ``words/kinds.csv``.
 
 First come the paper's rows, then baselines, behind which no network stands or that learnt nothing, then those of real
-patients. Colours are apart for colour-blind eyes too (Okabe and Ito, pink and orange darker, to be read as text; for
-what rests on simulated patients, Tol's muted palette); baselines are greys and browns.
+patients, then those of the companions. Colours are apart for colour-blind eyes too (Okabe and Ito, pink and orange
+darker, to be read as text; for what rests on simulated patients, Tol's muted palette); baselines are greys and browns.
 """
 
 ON_ALL_PLACES = {Kind.ADAPTED: Kind.ADAPTED_ALL_PLACES, Kind.FROM_SIMULATED: Kind.FROM_SIMULATED_ALL_PLACES}

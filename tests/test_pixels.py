@@ -11,7 +11,7 @@ from lusbio.errors import LusbioError
 from lusbio.network.pixels import PixelDataset, PixelModule, balance_classes, describe_maps, label_frames, pixel_loss
 from lusbio.network.unet import UNet, unet_classifier
 from lusbio.network.weights import read_weights
-from lusbio.runs.pixel_training import LABELS, choose_labelled, name_task, pixel_training, predict_maps
+from lusbio.runs.pixel_training import LABELS, choose_labelled, name_task, predict_maps, read_task, train_on_pixels
 from lusbio.runs.plan import start_from
 from lusbio.runs.study import open_study
 from lusbio.vocabulary import SEVERITY, SPARSE_OF_DENSE
@@ -30,7 +30,7 @@ def train(study, labels="dense", patients=0, **changes):
     settings = replace(SMALL, **SIZES)
     named = {"outputs": LABELS[labels], "backbone": "unet", "initial_weights": "scratch", "training": settings}
     specs = study.specs(name_task(labels, patients), **named | {"seed": 0} | changes)[:1]
-    return study.train(specs, say=silent, assemble=pixel_training(labels, patients))[0]
+    return study.train(specs, say=silent, assemble=train_on_pixels)[0]
 
 
 def test_the_loss_is_that_of_plain_loops():
@@ -110,7 +110,7 @@ def test_a_training_keeps_shares_of_all_videos_and_uses_no_test_patient(study):
     assert run.folder.name.startswith("dense_pixels-fold0-") and run.spec.outputs == LABELS["dense"]
     assert run.probabilities.shape == (len(study.videos), 7) and run.features.shape == (len(study.videos), 14)
     np.testing.assert_allclose(run.probabilities.sum(1), 1, atol=1e-6)
-    module, data, rows = pixel_training("dense", 0)(run.spec, study)
+    module, data, rows = train_on_pixels(run.spec, study)
     tested = np.flatnonzero(study.splits(0) == "test")
     assert not np.isin(tested, [*data.sampler.rows, *data.validation_rows]).any() and len(tested)
     frames = data.dataset.videos[3].load()[None]
@@ -121,8 +121,8 @@ def test_a_training_keeps_shares_of_all_videos_and_uses_no_test_patient(study):
 
 def test_dense_and_sparse_see_the_same_frames_in_the_same_order(study):
     spec = train(study).spec
-    sparse = replace(spec, outputs=LABELS["sparse"])
-    data = [pixel_training(labels, 4)(one, study)[1] for labels, one in (("dense", spec), ("sparse", sparse))]
+    specs = [replace(spec, task=name_task(labels, 4), outputs=LABELS[labels]) for labels in ("dense", "sparse")]
+    data = [train_on_pixels(one, study)[1] for one in specs]
     first = [next(iter(one.train_dataloader())) for one in data]
     assert torch.equal(first[0]["clips"], first[1]["clips"])
     assert torch.equal(torch.tensor(SPARSE_OF_DENSE)[first[0]["maps"]], first[1]["maps"])
@@ -138,6 +138,11 @@ def test_a_classifier_starts_from_its_encoder(study):
     name = "encoder.stages.4.0.weight"
     torch.testing.assert_close(found[name], given[name], atol=1e-8, rtol=0)
     assert run.spec.words == "lung_severity fold 0, from dense_pixels"
+
+
+def test_what_is_labelled_can_be_read_off_the_name():
+    for way in (("dense", 0), ("sparse", 4)):
+        assert read_task(name_task(*way)) == way
 
 
 def make_maps(study, rows):

@@ -6,12 +6,13 @@ at hand; its tables are not. What it claims is tested, its cells are not repeate
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 
+from lusbio.cohorts import pocovid
 from lusbio.cohorts.label_maps import PAINTED, LabelMaps, spread_frames, take_frames
-from lusbio.cohorts.pocovid import find_sources
 from lusbio.cohorts.splits import run_folds
 from lusbio.cohorts.targets import classes_of, encode_task, keep_fraction
 from lusbio.experts.baselines import decide_by_majority, decide_linearly, take_pooled_pixels
@@ -20,12 +21,12 @@ from lusbio.experts.rows import NETWORK, Row, choose_by_validation, decide_with_
 from lusbio.files import Table, read_words
 from lusbio.network import UNET
 from lusbio.profiles import TrainingSettings
-from lusbio.report.cells import format_value, measure_cells, name_row, subtract_cells, widen
+from lusbio.report.cells import METRIC_TITLES, format_value, measure_cells, name_row, subtract_cells, widen
 from lusbio.report.compare import SIGNIFICANT
 from lusbio.report.tables import runs_of
 from lusbio.runs.mixed_cohort import SIMULATED
 from lusbio.runs.parallel import side_by_side
-from lusbio.runs.pixel_training import FRAMES, LABELS, as_labels, name_task, pixel_training, predict_maps
+from lusbio.runs.pixel_training import FRAMES, LABELS, as_labels, name_task, predict_maps, read_task, train_on_pixels
 from lusbio.runs.plan import start_from
 from lusbio.runs.spec import Run, RunSpec
 from lusbio.runs.study import Study
@@ -52,19 +53,13 @@ STARTS = {"none": Kind.END_TO_END, "sparse": Kind.FROM_SPARSE, "dense": Kind.FRO
 SHARES = {"sparse": Kind.SPARSE_SHARES, "dense": Kind.DENSE_SHARES, "true": Kind.TRUE_SHARES}
 """Whose label maps experts read the shares of classes from."""
 
-NAMES = ["features", "classifier", "patients", "task", "share"]
-"""What tells rows of the transfer apart; patients: whose pixels are labelled, 0 for nobody's or everybody's."""
-
 PixelRuns = Mapping[tuple[str, int], Sequence[Run]]
 """Pixel trainings by labels and number of patients (0: all), one run per fold."""
-
-Named = Mapping[tuple[int, float], Row]
-"""Rows by patients and share of the labels."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How big the companion is, see ``words/dense_labels.toml``."""
+    """How big the companion is; what the entries mean stands in ``words/dense_labels.toml``."""
 
     folds: int
     few: int
@@ -117,13 +112,10 @@ def list_tasks(study: Study) -> list[str]:
 
 def train_pixels(labelled: Study, sizes: Sizes, ways: Sequence[tuple[str, int]]) -> PixelRuns:
     """Train U-Nets on label maps, by labels and number of patients: same images, steps and seeds."""
-    found = {}
-    for labels, patients in ways:
-        settings = {"backbone": UNET, "initial_weights": "scratch", "training": sizes.pixels, "seed": 0}
-        specs = labelled.specs(name_task(labels, patients), outputs=LABELS[labels], **settings)
-        chosen = specs[: sizes.folds]
-        found[labels, patients] = labelled.train(chosen, assemble=pixel_training(labels, patients))
-    return found
+    settings = {"backbone": UNET, "initial_weights": "scratch", "training": sizes.pixels, "seed": 0}
+    specs = {way: labelled.specs(name_task(*way), outputs=LABELS[way[0]], **settings)[: sizes.folds] for way in ways}
+    runs = iter(labelled.train(list(chain(*specs.values())), assemble=train_on_pixels))
+    return {way: [next(runs) for _ in of_way] for way, of_way in specs.items()}
 
 
 def list_class_specs(study: Study, sizes: Sizes, pixel_runs: PixelRuns, task: str) -> dict[tuple, list[RunSpec]]:
@@ -211,7 +203,7 @@ def decide_by_route(
     majority = decide_by_majority(runs, task, study)
     rows[Kind.MAJORITY, 0, 1.0] = majority
     rows[Kind.PIXELS, 0, 1.0] = decide_linearly(take_pooled_pixels(runs, study), task, study)
-    if not study.cohort.simulated:
+    if study.cohort.name == pocovid.NAME:
         rows[Kind.SOURCE_ONLY, 0, 1.0] = decide_by_source(majority, study, task)
     return rows
 
@@ -223,7 +215,7 @@ def decide_by_source(majority: Row, study: Study, task: str) -> Row:
     """
     labels = encode_task(study.table, task)
     of_class = pd.DataFrame(labels[:, None] == np.arange(len(classes_of(study.table, task))))
-    counts = of_class.groupby(find_sources(study.table["group_id"])).transform("sum")
+    counts = of_class.groupby(pocovid.find_sources(study.table["group_id"])).transform("sum")
     shares = counts.div(counts.sum(axis=1), axis=0).to_numpy()
     return make_row(Kind.SOURCE_ONLY, "—", task, majority.runs, [shares] * len(majority.runs), study)
 
@@ -231,31 +223,37 @@ def decide_by_source(majority: Row, study: Study, task: str) -> Row:
 # --- how well pixels are labelled ---
 
 
-def find_rows(labelled: Study, run: Run, split: str = "test") -> np.ndarray:
-    """Rows of the table that a run tests, or validates on."""
-    return np.flatnonzero(run.splits == split)
-
-
-def count_alarm_pixels(labelled: Study, size: int) -> np.ndarray:
-    """Pixels of ``ALARM_MM2`` in each video, float64 (V,), at the size of the frames."""
-    depth = labelled.table["depth_mm"].fillna(USUAL_DEPTH_MM).to_numpy(np.float64)
-    return ALARM_MM2 / (depth / size) ** 2
+def find_tested(run: Run) -> np.ndarray:
+    """Rows of the table that a run tests."""
+    return np.flatnonzero(run.splits == "test")
 
 
 def predict_tested(labelled: Study, pixel_runs: PixelRuns, known: LabelMaps) -> dict[tuple[str, int], list[np.ndarray]]:
     """What each pixel training says of its test videos, uint8 (test videos, n, H, W), one array per run."""
-    asked = [(run, known.frames[find_rows(labelled, run)]) for runs in pixel_runs.values() for run in runs]
+    asked = [(run, known.frames[find_tested(run)]) for runs in pixel_runs.values() for run in runs]
     found = iter(side_by_side(predict_maps, asked, labelled.jobs))
     return {way: [next(found) for _ in runs] for way, runs in pixel_runs.items()}
 
 
-def hold_out(labelled: Study, run: Run, maps: np.ndarray, known: LabelMaps, labels: str, names: Sequence) -> HeldOut:
-    """Counts of some classes in the test videos of a run; a class is a position, or several that are one structure."""
-    rows = find_rows(labelled, run)
-    true, least = as_labels(known.maps[rows], labels), count_alarm_pixels(labelled, maps.shape[-1])[rows]
-    counts = [count_pixels(np.isin(true, name), np.isin(maps, name), least) for name in names]
-    groups = labelled.table["group_id"].to_numpy()[rows]
-    return HeldOut(np.zeros(len(rows), np.int64), np.stack(counts, axis=1), groups, rows)
+def hold_out(labelled: Study, run: Run, maps: np.ndarray, known: LabelMaps) -> dict[str, HeldOut]:
+    """Counts of each structure, and of ``ALL_THREE``, in the test videos of a pixel training.
+
+    Args:
+        labelled: Whose videos.
+        run: The training.
+        maps: What it says of them, from ``predict_tested``.
+        known: What is true.
+    """
+    rows, labels = find_tested(run), read_task(run.spec.task)[0]
+    depth_mm = labelled.table["depth_mm"].fillna(USUAL_DEPTH_MM).to_numpy(np.float64)[rows]
+    true, least = as_labels(known.maps[rows], labels), ALARM_MM2 / (depth_mm / maps.shape[-1]) ** 2
+    counts = {
+        name: count_pixels(np.isin(true, places), np.isin(maps, places), least)[:, None]
+        for name, places in STRUCTURES[labels].items()
+    }
+    counts[ALL_THREE] = np.hstack([counts[name] for name in SPARSE_CLASSES[1:]])
+    groups, nothing = labelled.table["group_id"].to_numpy()[rows], np.zeros(len(rows), np.int64)
+    return {name: HeldOut(nothing, of_name, groups, rows) for name, of_name in counts.items()}
 
 
 STRUCTURES = {
@@ -272,15 +270,9 @@ ALL_THREE = "all three"
 def hold_out_all(labelled: Study, pixel_runs: PixelRuns, predicted: Mapping, known: LabelMaps) -> dict[tuple, list]:
     """Counts by labels, patients and structure, a ``HeldOut`` per run."""
     found = {}
-    for (labels, patients), runs in pixel_runs.items():
-        places = STRUCTURES[labels]
-        asked = {name: [place] for name, place in places.items()}
-        asked[ALL_THREE] = [places[name] for name in SPARSE_CLASSES[1:]]
-        for name, classes in asked.items():
-            pairs = zip(runs, predicted[labels, patients], strict=True)
-            found[labels, patients, name] = [
-                hold_out(labelled, run, maps, known, labels, classes) for run, maps in pairs
-            ]
+    for way, runs in pixel_runs.items():
+        of_runs = [hold_out(labelled, *one, known) for one in zip(runs, predicted[way], strict=True)]
+        found |= {(*way, name): [counts[name] for counts in of_runs] for name in of_runs[0]}
     return found
 
 
@@ -295,9 +287,8 @@ def make_segmentation(counts: Mapping[tuple, list], pixel_runs: PixelRuns, draws
         if labels == "sparse" and ("dense", patients, name) in counts
     ]
     cells = pd.concat([cells, subtract_cells(pairs, draws, segmentation_metrics)], ignore_index=True)
-    titles = {"false_positives": "False-positive pixels a frame", "false_alarms": "False alarms", "iou": "IoU"}
     said = cells.assign(patients=cells["patients"].map(say_patients))
-    shown = widen(said, keys, _say, lambda cell: titles.get(cell["metric"], cell["metric"].capitalize()))
+    shown = widen(said, keys, _say, lambda cell: METRIC_TITLES[cell["metric"]])
     return Table(cells, shown, runs=tuple(run for runs in pixel_runs.values() for run in runs))
 
 
@@ -337,7 +328,11 @@ def make_transfer(rows: Mapping[str, Mapping[tuple, Row]], draws: int) -> Table:
     said = cells.assign(patients=cells["patients"].map(say_patients), share=cells["share"].map("{:.3g}".format))
     said.loc[~said["features"].isin([*STARTS.values(), *SHARES.values()]), "patients"] = "—"
     said.loc[said["features"] == Kind.END_TO_END, "patients"] = "—"
-    shown = widen(said.assign(classifier=said["classifier"].str.split(" / ").str[0]), NAMES[:3] + ["share"], _say)
+    shown = widen(
+        said.assign(classifier=said["classifier"].str.split(" / ").str[0]),
+        ["features", "classifier", "patients", "share"],
+        _say,
+    )
     return Table(cells, shown, runs=runs_of(row for of_task in rows.values() for row in of_task.values()))
 
 

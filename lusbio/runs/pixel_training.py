@@ -1,7 +1,5 @@
 """Pretraining on label maps: which patients' pixels are labelled, and the training that learns from them."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from lusbio.cohorts.label_maps import read_label_maps
@@ -30,45 +28,48 @@ def as_labels(maps: np.ndarray, labels: str) -> np.ndarray:
     return maps if labels == "dense" else np.asarray(SPARSE_OF_DENSE, np.uint8)[maps]
 
 
-def pixel_training(labels: str, patients: int) -> Callable:
+def name_task(labels: str, patients: int) -> str:
+    """What a pixel training is called, e.g. ``"dense_pixels_of_4"``, or ``"sparse_pixels"`` of all patients (0)."""
+    return f"{labels}_pixels" + (f"_of_{patients}" if patients else "")
+
+
+def read_task(task: str) -> tuple[str, int]:
+    """The labels and the number of patients that ``name_task`` put into a name."""
+    labels, _, patients = task.replace("_pixels", "").partition("_of_")
+    return labels, int(patients or 0)
+
+
+def train_on_pixels(spec: RunSpec, prepared: PreparedCohort) -> tuple:
     """What trains a U-Net on label maps, as ``study.train(..., assemble=...)`` takes it.
 
-    Images, steps and seeds are the same for dense and sparse labels.
-
-    Args:
-        labels: A key of ``LABELS``.
-        patients: How many training patients' pixels are labelled, see ``choose_labelled``; 0 for all.
+    Which labels, and of how many patients, stands in the task's name, see ``name_task``. Images, steps and seeds are
+    the same for dense and sparse labels.
     """
+    import torch
 
-    def assemble(spec: RunSpec, prepared: PreparedCohort) -> tuple:
-        import torch
+    from lusbio.network.clips import ClipDataModule
+    from lusbio.network.pixels import PixelDataset, PixelModule, balance_classes
+    from lusbio.network.unet import UNet
 
-        from lusbio.network.clips import ClipDataModule
-        from lusbio.network.pixels import PixelDataset, PixelModule, balance_classes
-        from lusbio.network.unet import UNet
-
-        torch.manual_seed(spec.entropy)
-        settings, known = spec.training, read_label_maps(prepared.cohort, prepared.videos, FRAMES)
-        splits = prepared.splits(spec.fold).to_numpy()
-        train, val = (np.flatnonzero(splits == split) for split in ("train", "val"))
-        train = choose_labelled(prepared, train, known.maps, patients, spec.entropy)
-        weights = balance_classes(known.maps[train], SPARSE_OF_DENSE)
-        weights = weights if labels == "dense" else weights[[0, 1, 2, 3]]
-        network = UNet(len(spec.outputs), settings.width)
-        data = ClipDataModule(
-            PixelDataset(known.frames, as_labels(known.maps, labels)),
-            train,
-            val,
-            clips_per_epoch=settings.clips_per_epoch,
-            batch_size=settings.batch_size,
-            validation_clips=settings.validation_clips,
-            seed=spec.entropy,
-        )
-        sizes = {"settings": settings, "steps_per_epoch": len(data.train_dataloader()), "seed": spec.entropy}
-        module = PixelModule(network, weights, MERGED[labels], **sizes)
-        return module, data, {"train": train, "val": val}
-
-    return assemble
+    torch.manual_seed(spec.entropy)
+    labels, patients = read_task(spec.task)
+    settings, known = spec.training, read_label_maps(prepared.cohort, prepared.videos, FRAMES)
+    splits = prepared.splits(spec.fold).to_numpy()
+    train, val = (np.flatnonzero(splits == split) for split in ("train", "val"))
+    train = choose_labelled(prepared, train, known.maps, patients, spec.entropy)
+    data = ClipDataModule(
+        PixelDataset(known.frames, as_labels(known.maps, labels)),
+        train,
+        val,
+        clips_per_epoch=settings.clips_per_epoch,
+        batch_size=settings.batch_size,
+        validation_clips=settings.validation_clips,
+        seed=spec.entropy,
+    )
+    weights = balance_classes(as_labels(known.maps[train], labels), MERGED[labels])
+    sizes = {"settings": settings, "steps_per_epoch": len(data.train_dataloader()), "seed": spec.entropy}
+    module = PixelModule(UNet(len(spec.outputs), settings.width), weights, MERGED[labels], **sizes)
+    return module, data, {"train": train, "val": val}
 
 
 def choose_labelled(
@@ -126,8 +127,3 @@ def predict_maps(run: Run, frames: np.ndarray) -> np.ndarray:
     load_weights(network, run.folder / "weights.safetensors")
     with one_thread():
         return label_frames(network, frames, choose_device())
-
-
-def name_task(labels: str, patients: int) -> str:
-    """What a pixel training is called, e.g. ``"dense_pixels_of_4"`` or ``"sparse_pixels"``."""
-    return f"{labels}_pixels" + (f"_of_{patients}" if patients else "")
