@@ -218,8 +218,8 @@ def test_input_that_cannot_be_used_is_refused():
     ):
         with pytest.raises(LusbioError, match=message):
             fit_expert("DT", **arguments | change)
-    with pytest.raises(ValueError, match="expert 'LR' is not one of DT, SVM"):
-        fit_expert("LR", **arguments)
+    with pytest.raises(ValueError, match="expert 'GP' is not one of DT, SVM"):
+        fit_expert("GP", **arguments)
     with pytest.raises(LusbioError, match=r"features have shape \(30, 5\), expected \(V, 38\)"):
         fit("DT").predict_probabilities(features[:, :5])
 
