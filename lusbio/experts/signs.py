@@ -57,6 +57,11 @@ def take_signs(prepared: PreparedCohort, jobs: int = 1) -> np.ndarray:
     return pd.read_csv(path).to_numpy(np.float64)
 
 
+def find_folds(prepared: PreparedCohort) -> np.ndarray:
+    """The fold of each video, int (V,)."""
+    return prepared.table["group_id"].map(prepared.folds.set_index("group_id")["fold"]).to_numpy()
+
+
 def make_sign_model(chosen: str, *, seed: int = 0, trees: bool = True) -> Pipeline:
     """An unfitted classifier: logistic regression, and the mean of it and a forest of random trees.
 
@@ -147,7 +152,7 @@ def _let_decide(
 ) -> tuple[np.ndarray, np.ndarray | None, float]:
     """Probabilities of all videos (V, K), of those of another cohort, and minutes; the first are kept with the run."""
     labels, n_classes = encode_task(study.table, task), len(classes_of(study.table, task))
-    folds = study.table["group_id"].map(study.folds.set_index("group_id")["fold"]).to_numpy()
+    folds = find_folds(study)
     code = np.frombuffer(code_fingerprint("experts/signs.py").encode(), np.uint8)
     path = name_decisions(f"experts/{Kind.SIGNS}", CHOSEN, run, task, study, values, labels, code)
     timing = path.with_suffix(".timing.json")
