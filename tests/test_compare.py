@@ -7,8 +7,8 @@ import pytest
 from helpers import made_up_row
 
 from lusbio.experts.rows import Row, choose_by_validation
-from lusbio.report.compare import compare_budgets, compare_routes, give_verdicts
-from lusbio.statistics.bootstrap import estimate
+from lusbio.report.compare import compare_budgets, compare_routes, compare_signs, give_verdicts
+from lusbio.statistics.bootstrap import estimate, paired_difference
 from lusbio.vocabulary import BIOMARKER_NAMES
 
 
@@ -123,7 +123,7 @@ def test_what_signs_add_is_a_paired_difference_to_the_chosen_experts():
     experts = [made_up_row("biomarkers", "DT", 1, skill=0.5), made_up_row("biomarkers", "RF", 2, 0.5, 0.9)]
     signs = made_up_row("measured_signs", "validated best", 3, skill=2.0)
     both = made_up_row("signs_and_biomarkers", "validated best", 3, skill=2.0)
-    cells = compare.compare_signs([*experts, signs, both], 50).cells
+    cells = compare_signs([*experts, signs, both], 50).cells
     assert cells["features"].tolist() == ["measured_signs", "signs_and_biomarkers"]
     assert cells["ci_low"].gt(0).all() and cells["p_holm"].lt(0.2).all()
     forest = paired_difference(signs.held_out, experts[1].held_out, 50)["auc"]

@@ -164,8 +164,9 @@ def _let_decide(
     first = fit_signs(values[run.splits == "train"], labels[run.splits == "train"], chosen, n_classes, seed=seed)
     decided = np.where((run.splits == "val")[:, None], predict_signs(first, values), predict_signs(final, values))
     seconds = round(time.perf_counter() - began, 3)
-    write_json({"seconds": seconds}, timing)
-    write_predictions(decided, study.table["video_id"], path)
+    if not path.exists():
+        write_json({"seconds": seconds}, timing)
+        write_predictions(decided, study.table["video_id"], path)
     return decided, None if away is None else predict_signs(final, away), seconds / 60
 
 
