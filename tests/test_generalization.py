@@ -50,6 +50,7 @@ def decide_by_chance(home: Study, other: Study, folder, *, mixed: bool) -> Other
     runs, rng = random_runs(home, folder, BIOMARKER_TASK), np.random.default_rng(0)
     majority = decide_by_majority(runs, SEVERITY, home)
     ways = [(Kind.END_TO_END, NETWORK), *((Kind.BIOMARKERS, name) for name in EXPERTS)]
+    ways += [(Kind.SIGNS, CHOSEN), (Kind.SIGNS_BIOMARKERS, CHOSEN)]
     ways += [(Kind.MIXED, name) for name in EXPERTS] if mixed else []
     rows = []
     for features, classifier in ways:
