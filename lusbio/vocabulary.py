@@ -195,6 +195,14 @@ darker, to be read as text; for what rests on simulated patients, Tol's muted pa
 ON_ALL_PLACES = {Kind.ADAPTED: Kind.ADAPTED_ALL_PLACES, Kind.FROM_SIMULATED: Kind.FROM_SIMULATED_ALL_PLACES}
 """What heeds the patient's other places too, by what it rests on."""
 
+WITH_SIGNS = {
+    Kind.BIOMARKERS: Kind.SIGNS_BIOMARKERS,
+    Kind.FROZEN: Kind.SIGNS_FROZEN,
+    Kind.ADAPTED: Kind.SIGNS_ADAPTED,
+    Kind.MIXED: Kind.SIGNS_MIXED,
+}
+"""Biomarkers together with measured signs, by the biomarkers."""
+
 
 def kind_words(name: str) -> str:
     """A kind of row in words; a name that is none, without its underscores."""

@@ -7,8 +7,8 @@ import pytest
 from helpers import made_up_row
 
 from lusbio.experts.rows import Row, choose_by_validation
-from lusbio.report.compare import compare_budgets, compare_routes, give_verdicts
-from lusbio.statistics.bootstrap import estimate
+from lusbio.report.compare import compare_budgets, compare_routes, compare_signs, give_verdicts
+from lusbio.statistics.bootstrap import estimate, paired_difference
 from lusbio.vocabulary import BIOMARKER_NAMES
 
 
@@ -117,3 +117,14 @@ def test_there_is_no_verdict_about_a_network_that_learnt_nothing():
     skilled, coin = (judge(made_up_row("end_to_end", "E2E", 5, skill), expert, study=study) for skill in (1.0, 0.0))
     assert coin.verdict == "chance" and "not above chance" in coin.sentence
     assert skilled.verdict != "chance" and "not above chance" not in skilled.sentence
+
+
+def test_what_signs_add_is_a_paired_difference_to_the_chosen_experts():
+    experts = [made_up_row("biomarkers", "DT", 1, skill=0.5), made_up_row("biomarkers", "RF", 2, 0.5, 0.9)]
+    signs = made_up_row("measured_signs", "validated best", 3, skill=2.0)
+    both = made_up_row("signs_and_biomarkers", "validated best", 3, skill=2.0)
+    cells = compare_signs([*experts, signs, both], 50).cells
+    assert cells["features"].tolist() == ["measured_signs", "signs_and_biomarkers"]
+    assert cells["ci_low"].gt(0).all() and cells["p_holm"].lt(0.2).all()
+    forest = paired_difference(signs.held_out, experts[1].held_out, 50)["auc"]
+    assert cells["mean"][0] == pytest.approx(100 * forest.value)

@@ -1,13 +1,17 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from helpers import TINY, make_small_cohort, silent
 
+from lusbio.experts.classifiers import load_expert, save_expert
+from lusbio.experts.signs import fit_signs, predict_signs
 from lusbio.runs.mixed_cohort import find_one_sided
 from lusbio.runs.spec import prepare_cohort
 from lusbio.runs.study import as_study
 from lusbio.scoring.final_model import train_final
 from lusbio.scoring.score import find_model, find_videos, score_videos
+from lusbio.signs.measure import SIGNS, measure_video
 from lusbio.vocabulary import BIOMARKER_NAMES
 
 ONLY_SIMULATED = BIOMARKER_NAMES[2]
@@ -46,6 +50,35 @@ def test_a_cohort_with_too_few_labels_learns_the_others_from_simulated_patients(
     assert BIOMARKER_NAMES[0] not in card["simulated_only"]
     scores = score_videos(find_videos(real.video_paths()[:3]), find_model(folder))
     assert scores[ONLY_SIMULATED].between(0, 1).all() and scores[NOWHERE].isna().all()
+
+
+def test_signs_that_help_are_taken_and_the_card_says_so(trained, real):
+    card, folder, _ = trained
+    told = card["signs"][BIOMARKER_NAMES[0]]
+    assert set(told["validation"]) == {"network", "signs", "both"} and told["from"]
+    assert told["taken"] == (told["validation"]["both"] > told["validation"]["network"])
+    assert (folder / f"{BIOMARKER_NAMES[0]}.skops").is_file() == told["taken"]
+    assert NOWHERE not in card["signs"] and ONLY_SIMULATED not in card["signs"]
+
+
+def test_what_signs_tell_is_averaged_with_what_the_network_says(trained, real):
+    _, folder, _ = trained
+    paths, model = find_videos(real.video_paths()[:3]), find_model(folder)
+    values = np.stack([measure_video(path) for path in paths.values()])
+    expert = fit_signs(np.random.default_rng(0).random((20, len(SIGNS))), np.arange(20) % 2, "pleura", 2)
+    name = BIOMARKER_NAMES[0]
+    without, beside = (score_videos(paths, replace(model, signs=signs)) for signs in ({}, {name: expert}))
+    assert np.allclose(2 * beside[name] - without[name], predict_signs(expert, values)[:, 1])
+    others = [column for column in without if column not in (name, "video_id")]
+    assert np.allclose(without[others], beside[others], equal_nan=True)
+
+
+def test_an_expert_on_signs_is_saved_without_pickle_and_predicts_the_same(tmp_path):
+    values = np.random.default_rng(0).random((30, len(SIGNS)))
+    values[::4, 5] = np.nan
+    expert = fit_signs(values, np.arange(30) % 3, "all signs", 3)
+    save_expert(expert, tmp_path / "signs.skops")
+    assert np.array_equal(predict_signs(load_expert(tmp_path / "signs.skops"), values), predict_signs(expert, values))
 
 
 def test_the_card_counts_real_patients_alone(trained):

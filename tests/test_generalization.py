@@ -50,6 +50,7 @@ def decide_by_chance(home: Study, other: Study, folder, *, mixed: bool) -> Other
     runs, rng = random_runs(home, folder, BIOMARKER_TASK), np.random.default_rng(0)
     majority = decide_by_majority(runs, SEVERITY, home)
     ways = [(Kind.END_TO_END, NETWORK), *((Kind.BIOMARKERS, name) for name in EXPERTS)]
+    ways += [(Kind.SIGNS, CHOSEN), (Kind.SIGNS_BIOMARKERS, CHOSEN)]
     ways += [(Kind.MIXED, name) for name in EXPERTS] if mixed else []
     rows = []
     for features, classifier in ways:
@@ -111,7 +112,11 @@ def test_table3_holds_means_over_runs_and_the_paired_difference(result, cells):
             assert cell["ci_low"] <= cell["mean"] <= cell["ci_high"] and cell["interval"] == "groups"
     mean = cells["mean"]
     difference = mean[Kind.BIOMARKERS, CHOSEN] - mean[Kind.END_TO_END, NETWORK]
-    pd.testing.assert_series_equal(mean[Kind.DIFFERENCE].droplevel(0), difference, check_names=False)
+    pd.testing.assert_series_equal(mean[Kind.DIFFERENCE, f"{CHOSEN} minus {NETWORK}"], difference, check_names=False)
+    added = mean[Kind.SIGNS_BIOMARKERS, CHOSEN] - mean[Kind.BIOMARKERS, CHOSEN]
+    pd.testing.assert_series_equal(
+        mean[Kind.DIFFERENCE, f"{CHOSEN}, signs and own minus own"], added, check_names=False
+    )
 
 
 def test_few_groups_have_the_exact_interval_of_accuracy_and_no_other(cells):
@@ -130,7 +135,7 @@ def test_table3_is_readable_and_says_what_it_rests_on(result, table3):
     shown = table3.shown
     assert list(shown.columns) == ["videos", "features", "classifier", *(METRIC_TITLES[name] for name in METRICS)]
     assert list(dict.fromkeys(shown["videos"])) == ["all (36)", "convex (32)", "linear (4)"]
-    assert len(shown) == 3 * (len(result.rows) + 2) and not shown.isna().any(axis=None)
+    assert len(shown) == 3 * (len(result.rows) + 4) and not shown.isna().any(axis=None)
     assert result.chosen in table3.note
     assert "36 videos with a severity (4 linear" in table3.origin and "36 of 40 videos present" in table3.origin
     assert table3.origin.index("**real**") < table3.origin.index("**Simulated**")
@@ -143,11 +148,14 @@ def test_table3_holds_what_mixed_training_adds_by_pairs(with_mixed, table3):
     expected = mean[Kind.MIXED, CHOSEN] - mean[Kind.BIOMARKERS, CHOSEN]
     pair = mean[Kind.DIFFERENCE, f"{CHOSEN}, mixed minus own"]
     pd.testing.assert_series_equal(pair, expected, check_names=False)
-    of_mixed = (table.cells["features"] == Kind.MIXED) | table.cells["classifier"].str.contains("mixed")
+    of_mixed = table.cells["features"].isin([Kind.MIXED, Kind.SIGNS_MIXED]) | table.cells["classifier"].str.contains(
+        "mixed"
+    )
     pd.testing.assert_frame_equal(table.cells[~of_mixed].reset_index(drop=True), table3.cells)
     sentences, before = describe_generalization(table.cells), describe_generalization(table3.cells)
     assert sentences[:3] == before[:3]
-    assert all("mixed biomarkers" in sentence for sentence in sentences[3:]) and len(sentences) == 7
+    assert all("mixed biomarkers" in sentence for sentence in (*sentences[3:6], sentences[-1]))
+    assert len(sentences) == len(before) + 3 == 13
     assert "Mixed:" in table.note and "Mixed:" not in table3.note
 
 

@@ -96,7 +96,8 @@ def test_frames_of_another_size_are_refused(home, other):
 def test_the_rows_are_all_ways_to_decide_on_all_videos_with_a_severity(result, other):
     ways = [(row.features, row.classifier) for row in result.rows]
     experts = [(Kind.BIOMARKERS, name) for name in (*EXPERT_NAMES, CHOSEN)]
-    assert ways == [(Kind.END_TO_END, NETWORK), *experts, (Kind.MAJORITY, "—")]
+    signs = [(kind, CHOSEN) for kind in (Kind.SIGNS, Kind.SIGNS_BIOMARKERS)]
+    assert ways == [(Kind.END_TO_END, NETWORK), *experts, *signs, (Kind.MAJORITY, "—")]
     known = np.flatnonzero(other.table[SEVERITY].notna())
     for row in result.rows:
         assert len(row.held_out) == 3 and all(np.array_equal(fold.rows, known) for fold in row.held_out)

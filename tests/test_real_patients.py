@@ -322,10 +322,12 @@ def test_pairs_are_differences_of_the_rows_that_are_shown(cells):
 
 def test_pairs_of_findings_are_of_networks(findings):
     pairs = findings.cells[findings.cells["features"] == Kind.DIFFERENCE]
-    assert set(pairs["classifier"]) == {f"{Kind.MIXED} minus {Kind.ADAPTED}"} and len(pairs) == 4
+    firsts = (Kind.MIXED, Kind.SIGNS, Kind.SIGNS_ADAPTED)
+    assert set(pairs["classifier"]) == {f"{first} minus {Kind.ADAPTED}" for first in firsts} and len(pairs) == 12
     mean = findings.cells.set_index(["task", "patients", "features"])["mean"].sort_index()
     for row in pairs.itertuples():
-        (mixed,), (adapted,) = (mean[[(row.task, row.patients, kind)]] for kind in (Kind.MIXED, Kind.ADAPTED))
+        first, second = row.classifier.split(" minus ")
+        (mixed,), (adapted,) = (mean[[(row.task, row.patients, kind)]] for kind in (first, second))
         assert row.mean == pytest.approx(mixed - adapted)
 
 

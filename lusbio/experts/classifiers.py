@@ -45,8 +45,9 @@ TRUSTED_TYPES = {
     *("sklearn.calibration._CalibratedClassifier", "sklearn.calibration._SigmoidCalibration"),
     *("sklearn.metrics._dist_metrics.EuclideanDistance64", "sklearn.neighbors._kd_tree.KDTree"),
     *("sklearn.neural_network._stochastic_optimizers.AdamOptimizer", "sklearn.tree._tree.Tree"),
+    *("sklearn.utils._bunch.Bunch", "numpy.dtype"),
 }
-"""What a saved expert may hold besides what skops trusts by itself: the insides of the seven."""
+"""What a saved expert may hold besides what skops trusts by itself: the insides of the seven, and of those on signs."""
 
 Splits = list[tuple[np.ndarray, np.ndarray]]
 

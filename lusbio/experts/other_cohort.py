@@ -21,6 +21,7 @@ from lusbio.experts.rows import (
     fit_experts,
     name_decisions,
 )
+from lusbio.experts.signs import decide_elsewhere_with_signs, decide_with_signs, fuse_with_signs
 from lusbio.runs.parallel import side_by_side
 from lusbio.runs.predict import predict_each, read_predictions, write_predictions
 from lusbio.runs.spec import PreparedCohort, Run
@@ -37,9 +38,9 @@ class OtherCohortResult:
         home: The cohort that everything was learnt from.
         other: The cohort that is tested on.
         runs: All runs behind the decisions: end-to-end networks, then biomarker networks.
-        rows: End-to-end, the experts, the chosen experts, where there are mixed networks the same of theirs, class
-            frequencies of the training videos. ``held_out``, one per run, are all videos of ``other`` with a severity;
-            ``validated`` are of ``home``.
+        rows: End-to-end, the experts, the chosen experts, where there are mixed networks the same of theirs, measured
+            signs alone and beside each of the chosen experts, class frequencies of the training videos. ``held_out``,
+            one per run, are all videos of ``other`` with a severity; ``validated`` are of ``home``.
         chosen: Which expert on biomarkers was chosen, run by run, e.g. ``"RF / DT / RF"``.
     """
 
@@ -63,6 +64,7 @@ def decide_other_cohort(home: Study, other: Study, mixed: Sequence[Run] = ()) ->
     experts, chosen = _decide_with_experts(biomarkers, home, other)
     if mixed:
         experts += [replace(row, features=Kind.MIXED) for row in _decide_with_experts(mixed, home, other)[0]]
+    experts += _decide_with_signs(biomarkers, experts, home, other)
     majority = decide_by_majority(biomarkers, SEVERITY, home)
     everybody = [np.tile(videos.probabilities[0], (len(other.videos), 1)) for videos in majority.validated]
     rows = (end_to_end, *experts, judge_other_cohort(majority, everybody, other))
@@ -110,6 +112,13 @@ def _decide_with_experts(runs: Sequence[Run], home: Study, other: Study) -> tupl
     experts = [judge_other_cohort(row, by_run, other) for row, by_run in zip(experts, decided, strict=True)]
     chosen = choose_by_validation(experts)
     return [*experts, replace(chosen, classifier=CHOSEN)], chosen.classifier
+
+
+def _decide_with_signs(runs: Sequence[Run], experts: Sequence[Row], home: Study, other: Study) -> list[Row]:
+    """Measured signs, and they together with the chosen experts on each kind of biomarkers."""
+    elsewhere = decide_elsewhere_with_signs(runs, SEVERITY, home, other)
+    signs = judge_other_cohort(decide_with_signs(runs, SEVERITY, home), elsewhere, other)
+    return [signs, *(fuse_with_signs(signs, row) for row in experts if row.classifier == CHOSEN)]
 
 
 def _let_decide(

@@ -1,22 +1,24 @@
 """All ways to decide that the paper compares: the rows of Table 1, of Table 6, and the two that everything turns on."""
 
+from dataclasses import replace
 from functools import partial
 
 from lusbio.cohorts.load import FRESH, FRESH_OF
 from lusbio.experts.baselines import decide_baselines
 from lusbio.experts.inputs import crossfit_biomarkers
 from lusbio.experts.other_cohort import decide_both_ways_elsewhere
-from lusbio.experts.rows import Row, choose_by_validation, decide_end_to_end, decide_with_experts
+from lusbio.experts.rows import CHOSEN, Row, choose_by_validation, decide_end_to_end, decide_with_experts
+from lusbio.experts.signs import decide_with_signs, fuse_with_signs
 from lusbio.network import OTHER_BACKBONE, USUAL_BACKBONE
 from lusbio.runs.plan import HALF, list_other_backbone, list_pretrained
 from lusbio.runs.predict import predict_each
 from lusbio.runs.spec import find_runs
 from lusbio.runs.study import Study
-from lusbio.vocabulary import BIOMARKER_TASK, SEVERITY
+from lusbio.vocabulary import BIOMARKER_TASK, SEVERITY, Kind
 
 
 def decide_all(study: Study) -> list[Row]:
-    """The rows of Table 1, in the paper's order, then cross-fitted biomarkers and the baselines.
+    """The rows of Table 1, in the paper's order, then cross-fitted biomarkers, measured signs and the baselines.
 
     Every task that the cohort has labels for; networks pretrained on biomarkers where ``plan.find_left_out`` leaves
     them in. A ``LusbioError`` if a run is not finished.
@@ -37,6 +39,10 @@ def decide_all(study: Study) -> list[Row]:
     if study.protocol == "paper":
         crossfitted = crossfit_biomarkers(biomarkers, study)
         rows += [row for task in study.tasks for row in decide_with_experts(crossfitted, task, study)]
+    for task in study.tasks:
+        signs = decide_with_signs(biomarkers, task, study)
+        experts = [row for row in rows if (row.features, row.task) == (Kind.BIOMARKERS, task)]
+        rows += [signs, fuse_with_signs(signs, replace(choose_by_validation(experts), classifier=CHOSEN))]
     return rows + [row for task in study.tasks for row in decide_baselines(biomarkers, task, study)]
 
 

@@ -39,12 +39,16 @@ WAYS = {
     "experts on biomarkers": (Kind.BIOMARKERS, CHOSEN),
     "the end-to-end network": (Kind.END_TO_END, NETWORK),
     "experts on mixed biomarkers": (Kind.MIXED, CHOSEN),
+    "experts on measured signs": (Kind.SIGNS, CHOSEN),
+    "experts on signs and biomarkers": (Kind.SIGNS_BIOMARKERS, CHOSEN),
 }
 """Ways to decide that are compared."""
 
 PAIRS = {
     f"{CHOSEN} minus {NETWORK}": ("experts on biomarkers", "the end-to-end network"),
     f"{CHOSEN}, mixed minus own": ("experts on mixed biomarkers", "experts on biomarkers"),
+    f"{CHOSEN}, signs minus own": ("experts on measured signs", "experts on biomarkers"),
+    f"{CHOSEN}, signs and own minus own": ("experts on signs and biomarkers", "experts on biomarkers"),
 }
 """Differences by classifier: first minus second of ``WAYS``."""
 

@@ -29,6 +29,7 @@ from lusbio.experts.rows import (
     decide_with_experts,
     make_row,
 )
+from lusbio.experts.signs import decide_with_signs, fuse_with_signs
 from lusbio.files import Table, read_words
 from lusbio.report.cells import METRIC_TITLES, NAMES, format_value, make_task_cells, name_row, subtract_cells, widen
 from lusbio.report.compare import SIGNIFICANT
@@ -37,7 +38,17 @@ from lusbio.runs.origin import describe_origin
 from lusbio.runs.spec import Run
 from lusbio.runs.study import Study, open_study
 from lusbio.statistics.bootstrap import holm
-from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, DISEASE, SEVERITY, SF_RATIO, TASKS, Kind, title_of
+from lusbio.vocabulary import (
+    BIOMARKER_NAMES,
+    BIOMARKER_TASK,
+    DISEASE,
+    SEVERITY,
+    SF_RATIO,
+    TASKS,
+    WITH_SIGNS,
+    Kind,
+    title_of,
+)
 
 # --- what is asked ---
 
@@ -168,7 +179,7 @@ ON_PLACES = ((Kind.FROM_SIMULATED, NETWORK), (Kind.ADAPTED, CHOSEN))
 
 
 def decide_task(real: RealPatientInputs, task: str, *, experts: Sequence[str] = EXPERT_NAMES) -> list[Row]:
-    """All ways to decide a task: networks, experts on features and biomarkers, baselines.
+    """All ways to decide a task: networks, experts on features and biomarkers, measured signs, baselines.
 
     After the experts on one input stands the one that validated best (classifier ``CHOSEN``).
 
@@ -188,17 +199,25 @@ def decide_task(real: RealPatientInputs, task: str, *, experts: Sequence[str] = 
         rows += [share_places(row) for row in rows if (row.features, row.classifier) in ON_PLACES]
     bits = inputs.take_rated_bits(real.own, study, [question.column for question in FINDINGS.values()])
     rows += decide_with_experts(bits, task, study, experts=[baselines.BASELINE_EXPERT])
+    rows += _add_signs(real, task, rows, CHOSEN)
     return [*rows, *decide_without_network(real, task), baselines.decide_by_majority(real.own, task, study)]
 
 
 def decide_finding(real: RealPatientInputs, finding: str) -> list[Row]:
-    """All ways to see one of ``FINDINGS``: each kind of biomarkers (of fused ones the mean of both), and baselines."""
+    """All ways to see one of ``FINDINGS``: each kind of biomarkers (the mean of fused ones), signs, and baselines."""
     none = BIOMARKER_NAMES.index(FINDINGS[finding].column)
     rows = []
     for given in (inputs.take_input(real.own, finding), *real.generic):
         seen = [1 - values[:, none :: len(BIOMARKER_NAMES)].mean(axis=1) for values in given.values]
         rows.append(make_row(given.features, NETWORK, finding, given.runs, list(map(_no_or_yes, seen)), real.study))
-    return [*rows, *decide_without_network(real, finding)]
+    return [*rows, *_add_signs(real, finding, rows, NETWORK), *decide_without_network(real, finding)]
+
+
+def _add_signs(real: RealPatientInputs, task: str, rows: Sequence[Row], classifier: str) -> list[Row]:
+    """Measured signs, alone and together with each kind of biomarkers that decided by a classifier."""
+    signs = decide_with_signs(real.own, task, real.study)
+    beside = [row for row in rows if row.features in WITH_SIGNS and row.classifier == classifier]
+    return [signs, *(fuse_with_signs(signs, row) for row in beside)]
 
 
 def decide_without_network(real: RealPatientInputs, task: str) -> list[Row]:
@@ -233,12 +252,15 @@ PIXEL_MODELS = (baselines.LINEAR, baselines.BASELINE_EXPERT)
 
 ROUTES = (
     *(Kind.END_TO_END, Kind.BIOMARKERS, Kind.FROM_SIMULATED, Kind.FROZEN, Kind.ADAPTED, Kind.FUSED, Kind.MIXED),
-    *(Kind.ADAPTED_ALL_PLACES, Kind.FROM_SIMULATED_ALL_PLACES),
+    *(Kind.ADAPTED_ALL_PLACES, Kind.FROM_SIMULATED_ALL_PLACES, Kind.SIGNS, *WITH_SIGNS.values()),
 )
 """What is compared with the baseline, and corrected for being so many."""
 
-PAIRS = (*((kind, Kind.END_TO_END) for kind in (Kind.FROZEN, Kind.ADAPTED, Kind.MIXED)), (Kind.MIXED, Kind.ADAPTED))
-"""What is compared with each other, first minus second: the paper's question, and what mixed training adds."""
+PAIRS = (
+    *((kind, Kind.END_TO_END) for kind in (Kind.FROZEN, Kind.ADAPTED, Kind.MIXED)),
+    *((Kind.MIXED, Kind.ADAPTED), (Kind.SIGNS, Kind.ADAPTED), (Kind.SIGNS_ADAPTED, Kind.ADAPTED)),
+)
+"""What is compared with each other, first minus second: the paper's question, what mixed training adds, and signs."""
 
 LOOKED_AT = (*covid_blues.DEVELOPMENT_PATIENTS, *covid_blues.SEEN_PATIENTS)
 """Patients of whom somebody who made the simulator saw a frame. Its networks are measured without them too."""

@@ -17,7 +17,7 @@ from lusbio.report.cells import format_value, show_intervals, subtract_cells
 from lusbio.report.tables import runs_of
 from lusbio.runs.study import Study
 from lusbio.statistics.bootstrap import COVERAGE, draw_means, estimate, holm, percentile_interval, subtract_by_run
-from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, Kind, title_of
+from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, Kind, kind_words, title_of
 
 MARGIN = 2.5
 """Points of AUC by which experts may be worse and still count as matching. (Engineering choice: the SD over
@@ -64,6 +64,32 @@ def compare_routes(rows: Sequence[Row], draws: int) -> Table:
     shown = cells.assign(**p_values).rename(columns={"ci_low": "difference_low", "ci_high": "difference_high"})
     tested = {group for row in rows for held_out in row.held_out for group in held_out.groups}
     return Table(cells, show_intervals(shown), f"Tested on {len(tested)} patients.", runs=runs_of(rows))
+
+
+def compare_signs(rows: Sequence[Row], draws: int) -> Table:
+    """What measured signs add: alone and together with biomarkers, minus the chosen experts on biomarkers alone.
+
+    Args:
+        rows: Of ``table1.decide_all``.
+        draws: Draws of patients and runs behind the intervals.
+
+    Returns:
+        Two lines per task, ``features, task``, and paired differences of AUC in points, ``mean, sd, ci_low, ci_high``
+        with ``p_value`` and ``p_holm``, corrected over all of them.
+    """
+    pairs = []
+    for row in rows:
+        if row.features in (Kind.SIGNS, Kind.SIGNS_BIOMARKERS):
+            experts = [one for one in rows if (one.features, one.task) == (Kind.BIOMARKERS, row.task)]
+            names = {"features": row.features, "task": row.task}
+            pairs.append((names, row.held_out, choose_by_validation(experts).held_out))
+    cells = subtract_cells(pairs, draws, metrics=["auc"]).assign(p_holm=lambda table: holm(table["p_value"]))
+    shown = pd.DataFrame({"features": cells["features"].map(kind_words), "task": cells["task"].map(title_of)})
+    shown["difference in AUC"] = [
+        format_value(*cell, sign="+") for cell in cells[["mean", "ci_low", "ci_high"]].to_numpy()
+    ]
+    shown["p, corrected"] = cells["p_holm"].map(lambda p: format_value(p, decimals=3))
+    return Table(cells, shown, runs=runs_of(rows))
 
 
 def compare_budgets(rows: dict[float, Sequence[Row]], draws: int) -> pd.DataFrame:

@@ -12,6 +12,9 @@ from lusbio.vocabulary import BIOMARKER_GROUPS, BIOMARKERS, TASKS
 
 INK, SOFT, ACCENT, SECOND = "#22313f", "#9aa5b1", "#1f77b4", "#d1495b"
 GROUP_COLOURS = dict(zip(BIOMARKER_GROUPS, sns.color_palette("tab10", len(BIOMARKER_GROUPS)), strict=True))
+MEASURED = ("#17becf", "#ffd92f", "#e377c2")
+"""Colours of what is measured in a frame: pleural line, its repetitions, streaks."""
+
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
@@ -108,4 +111,24 @@ def plot_biomarker_aucs(table: pd.DataFrame, *, ax: Axes) -> Axes:
     unknown = f" ({missing} biomarkers have none here)" if missing else ""
     ax.set(title="Biomarkers on test videos", xlabel=f"AUC, mean and SD over runs{unknown}")
     ax.set(xlim=(0, 100), ylim=(len(known) - 0.5, -0.5))
+    return ax
+
+
+def plot_lines(frame: np.ndarray, lines: tuple, *, ax: Axes) -> Axes:
+    """A frame with what was measured in it: pleural line (dotted where it breaks), repetitions, streaks as bars below.
+
+    Args:
+        frame: uint8 (H, W).
+        lines: From ``signs.lines.find_lines``.
+        ax: Where to draw.
+    """
+    plot_frame(frame, ax=ax)
+    height, width = frame.shape
+    across = lines.columns * width - 0.5
+    for seen, style in ((lines.seen, "-"), (~lines.seen, ":")):
+        ax.plot(across, np.where(seen, lines.pleura, np.nan) * height - 0.5, style, color=MEASURED[0], lw=1.4)
+    for heights in lines.repetitions:
+        ax.plot(across, heights * height - 0.5, color=MEASURED[1], lw=1.4)
+    for left, right in lines.streaks:
+        ax.axvspan(left * width - 0.5, right * width - 0.5, ymax=0.04, color=MEASURED[2])
     return ax

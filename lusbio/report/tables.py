@@ -84,7 +84,7 @@ def make_cost(rows: Sequence[Row], biomarker_runs: Sequence[Run]) -> Table:
     published, lines = read_published_minutes(), []
     for row in rows:
         below = 0.0 if row.classifier == NETWORK else networks.get((row.features, row.task), 0.0)
-        if row.features in (Kind.BIOMARKERS, Kind.CROSSFITTED, Kind.PRETRAINED):
+        if row.features in (Kind.BIOMARKERS, Kind.CROSSFITTED, Kind.PRETRAINED, Kind.SIGNS_BIOMARKERS):
             below += biomarkers
         elif row.features == Kind.SEVERITY_FEATURES:
             below = networks[Kind.END_TO_END, SEVERITY]

@@ -11,6 +11,7 @@ from lusbio.errors import LusbioError
 from lusbio.experts.classifiers import Expert, save_expert
 from lusbio.experts.inputs import expert_input
 from lusbio.experts.rows import fit_experts
+from lusbio.experts.signs import choose_signs, find_folds, fit_signs, predict_signs, take_signs
 from lusbio.files import PACKAGE, write_json, write_text
 from lusbio.runs.mixed_cohort import find_one_sided, keep_real, list_mixed_runs, mix_cohorts
 from lusbio.runs.predict import WEIGHTS_FILE, Model, load_network
@@ -18,7 +19,7 @@ from lusbio.runs.spec import Run, Say, labels_of
 from lusbio.runs.study import Study, open_study
 from lusbio.scoring.score import CARD_FILE, NOTICES, find_never_learnt
 from lusbio.statistics.metrics import biomarker_aucs, biomarker_metrics, task_metrics
-from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, TASKS
+from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, TASKS, group_names
 
 LIMITS = " ".join((PACKAGE / "words" / "limits.txt").read_text(encoding="utf-8").split())
 """What every card says of its model, in one line."""
@@ -73,6 +74,7 @@ def train_final(study: Study, folder: Path, say: Say = print) -> dict:
         "simulated_only": [name for name in unlabelled if name not in run.info["masked"]],
         "validation": _measure_biomarkers(run, study),
         "experts": experts,
+        "signs": {} if study.cohort.simulated else _fit_signs(run, study, folder),
         "limits": LIMITS,
         "versions": run.info["versions"],
     }
@@ -126,6 +128,31 @@ def _find_best_expert(run: Run, task: str, study: Study) -> tuple[Expert, dict[s
     majority = round(float(np.bincount(labels[val]).max() / val.sum()), 4)  # what always saying the same would get
     size = {"videos": int(val.sum()), "patients": study.table["patient_id"][val].nunique()}
     return fitted[chosen], quality | {"majority_accuracy": majority} | size
+
+
+def _fit_signs(run: Run, study: Study, folder: Path) -> dict[str, dict]:
+    """Experts on measured signs for A-lines and B-lines, as far as they are labelled; one that helps is taken.
+
+    Returns:
+        By biomarker the signs that are looked at, the AUC of network, signs and the mean of both on the patients that
+        choose, and whether the mean is taken. An expert that is taken is saved under the name of the biomarker.
+    """
+    values, told, choosing = take_signs(study, study.jobs), {}, run.splits == "val"
+    for name in (*group_names("A-lines"), *group_names("B-lines")):
+        labels = study.table[name].fillna(-1).astype(int).to_numpy()
+        val = choosing & (labels >= 0)
+        if name in run.info["masked"] or len(set(labels[~choosing]) - {-1}) < 2 or len(set(labels[val])) < 2:
+            continue
+        chosen = choose_signs(values, labels, find_folds(study), 2)
+        expert = fit_signs(values[~choosing], labels[~choosing], chosen, 2)
+        found = run.probabilities[val, BIOMARKER_NAMES.index(name)], predict_signs(expert, values[val])[:, 1]
+        said = {"network": found[0], "signs": found[1], "both": np.mean(found, axis=0)}
+        aucs = {who: task_metrics(labels[val], np.column_stack([1 - p, p]))["auc"] for who, p in said.items()}
+        told[name] = {"from": chosen, "validation": {who: round(auc, 4) for who, auc in aucs.items()}}
+        told[name]["taken"] = bool(aucs["both"] > aucs["network"])
+        if told[name]["taken"]:
+            save_expert(fit_signs(values, labels, chosen, 2), folder / f"{name}.skops")
+    return told
 
 
 def _measure_biomarkers(run: Run, study: Study) -> dict[str, float]:

@@ -11,7 +11,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -22,9 +22,11 @@ from lusbio.cohorts.load import SYNTHETIC
 from lusbio.errors import LusbioError, VideoError, refuse
 from lusbio.experts.classifiers import Expert, load_expert
 from lusbio.experts.inputs import fill_masked
+from lusbio.experts.signs import predict_signs
 from lusbio.files import data_folder, shipped_files
 from lusbio.runs.predict import Model, load_module, make_dataset, predict_batches
 from lusbio.runs.spec import RunSpec, find_finished, is_finished, load_run
+from lusbio.signs.measure import measure_video
 from lusbio.videos import VIDEO_SUFFIXES, DecodedVideo, VideoInfo, read_video, try_each, videos_below
 from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, TASKS
 
@@ -47,11 +49,19 @@ machine with many cores must not take one per core. (Engineering choice.)"""
 
 @dataclass(frozen=True)
 class ScoringModel:
-    """What videos are scored with: a biomarker network, an expert by task (none for a run), and who taught them."""
+    """What videos are scored with, and who taught it.
+
+    Attributes:
+        network: Finds biomarkers.
+        experts: By task; none for a run.
+        simulated: Whether all patients it learnt from are simulated.
+        signs: Experts on signs, by biomarker; none for a run.
+    """
 
     network: Model
     experts: dict[str, Expert]
     simulated: bool
+    signs: dict[str, Expert] = field(default_factory=dict)
 
     @property
     def notice(self) -> str:
@@ -103,10 +113,12 @@ def _read_card(folder: Path) -> ScoringModel:
     try:
         card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
         network = Model(folder, RunSpec.from_json(card["network"]), tuple(card["masked"]))
-        tasks, simulated = list(card["experts"]), bool(card["simulated"])
+        tasks, signs = list(card["experts"]), [name for name, one in card.get("signs", {}).items() if one["taken"]]
+        simulated = bool(card["simulated"])
     except (ValueError, KeyError, TypeError) as error:
         raise LusbioError(f"{folder / CARD_FILE}: not the card of a model ({type(error).__name__})") from error
-    return ScoringModel(network, {task: load_expert(folder / f"{task}.skops") for task in tasks}, simulated)
+    experts, on_signs = ({name: load_expert(folder / f"{name}.skops") for name in names} for names in (tasks, signs))
+    return ScoringModel(network, experts, simulated, on_signs)
 
 
 def _find_run() -> Model:
@@ -188,7 +200,7 @@ def score_in_blocks(paths: dict[str, Path], model: ScoringModel) -> Iterator[pd.
     while block := dict(islice(results, BLOCK)):
         broken += [str(result) for result in block.values() if isinstance(result, VideoError)]
         if found := {name: result for name, result in block.items() if not isinstance(result, VideoError)}:
-            yield _ask_experts(found, model)
+            yield _add_signs(_ask_experts(found, model), paths, model)
     refuse("videos", broken)
 
 
@@ -275,6 +287,15 @@ def _ask_experts(found: dict[str, tuple[np.ndarray, VideoInfo]], model: ScoringM
         decided = expert.predict_probabilities(fill_masked(probabilities))
         decided[:, find_never_learnt(expert)] = np.nan
         scores[[f"{task}={name}" for name in TASKS[task].classes]] = decided
+    return scores
+
+
+def _add_signs(scores: pd.DataFrame, paths: dict[str, Path], model: ScoringModel) -> pd.DataFrame:
+    """Biomarkers that measured signs tell as well: the mean of what both say. Tasks are decided from the network's."""
+    if model.signs:
+        values = np.stack([measure_video(paths[name]) for name in scores["video_id"]])
+        for name, expert in model.signs.items():
+            scores[name] = (scores[name] + predict_signs(expert, values)[:, 1]) / 2
     return scores
 
 
