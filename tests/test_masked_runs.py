@@ -66,7 +66,7 @@ def test_the_score_is_the_share_of_the_mean_pixels_error_that_is_saved(study):
 def test_it_learns_to_fill_in_and_hands_on_features(study):
     run = pretrain(study, epochs=8, clips_per_epoch=64, batch_size=8, learning_rate=3e-3)
     log = pd.read_csv(run.folder / "log.csv")
-    assert log["val_accuracy"].iloc[-1] > 0.1 > log["val_accuracy"].iloc[0]
+    assert log["val_accuracy"].iloc[-1] > 0.05 > log["val_accuracy"].iloc[0]
     assert run.features.shape == (40, 64) and run.probabilities.shape == (40, 0) and run.features.std(axis=0).min() > 0
 
 
