@@ -179,9 +179,9 @@ class Annotator(anywidget.AnyWidget):
 
     def _hear(self, _: object, message: dict, __: list) -> None:
         """Do what the browser asks for, and say what became of it."""
-        heard = {"request": message.get("request")}
+        heard, acts = {"request": message.get("request")}, (self._open, self._go, self._tick, self._save)
         try:
-            getattr(self, f"_{message['do']}")(message, heard)
+            {act.__name__.strip("_"): act for act in acts}[message["do"]](message, heard)
         except ContinuedElsewhereError:
             self.send(heard | {"say": "over", "text": "continued in another window; close this one"})
         except OSError as error:

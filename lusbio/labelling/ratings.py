@@ -310,8 +310,8 @@ def rating_problems(folder: Path, ratings: Path | None = None) -> list[str]:
         One line per problem: damaged lines, another vocabulary, broken rules, videos that are unknown or have changed.
     """
     ratings, problems = ratings or folder / "ratings", []
-    table = read_cells(folder / "cohort.csv").set_index("video_id")
-    files = {video: folder / str(path) for video, path in table["path"].items()}
+    rows = read_cells(folder / "cohort.csv").reindex(columns=["video_id", "path"]).itertuples(index=False)
+    files = {video: folder / str(path) for video, path in rows}
     hashes: dict[str, str | None] = {}
     for rater in list_raters(ratings):
         name, (_, found, its_problems) = f"ratings of {rater!r}", read_log(ratings / f"{rater}.jsonl")
