@@ -21,11 +21,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from helpers import TINY, hospital_frames, make_small_cohort, moving_bar, silent, write_dicom
+from PIL import Image
 
 from lusbio.cli import main as lusbio
 from lusbio.cohorts.table import write_table
 from lusbio.errors import LusbioError
 from lusbio.files import ROOT, to_markdown, write_text
+from lusbio.videos import STILL_SUFFIXES, read_video
 
 CODECS = {
     ".mp4": ("h264", "yuv420p"),
@@ -64,6 +66,9 @@ def write_video(path: Path) -> Path:
     if path.suffix == ".npy":
         np.save(path, moving_bar())
         return path
+    if path.suffix in STILL_SUFFIXES:
+        Image.fromarray(moving_bar(1)[0]).save(path)
+        return path
     codec, pixels = CODECS[path.suffix]
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25)
@@ -83,10 +88,8 @@ def command(*words: object) -> bool:
 
 def batches(folder: Path) -> Iterator[tuple[str, Callable, list[tuple]]]:
     """What is tried: a name, a function that returns whether it ended in numbers, and its arguments."""
-    from lusbio.videos import read_video
-
     (folder / "videos").mkdir()
-    for name in [*CODECS, ".npy", ".dcm", "-jpeg.dcm"]:
+    for name in [*CODECS, ".npy", ".dcm", "-jpeg.dcm", ".png", ".jpg", ".tif"]:
         original = write_video(folder / f"original{name}")
         files = [folder / "videos" / f"{number}{name}" for number in range(PER_FORMAT)]
         for number, file in enumerate(files):
