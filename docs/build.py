@@ -18,7 +18,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from lusbio.errors import LusbioError
-from lusbio.files import ROOT, build_folder, figures_folder, to_markdown, write_json, write_text
+from lusbio.files import ROOT, build_folder, to_markdown, write_json, write_text
 from lusbio.profiles import find_profile
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
 
@@ -102,7 +102,7 @@ def read_page(path: Path, profile: str) -> str:
         return (path.read_text(encoding="utf-8") + "\n\n".join(tables)).replace("](", "](../")
     text = path.read_text(encoding="utf-8")
     if path == ROOT / "docs" / "datasheet.md":
-        run = json.loads((figures_folder("laptop", "synthetic") / "run.json").read_text(encoding="utf-8"))
+        run = json.loads((ROOT / "figures" / "laptop" / "synthetic" / "run.json").read_text(encoding="utf-8"))
         known = {"run": run, "profile": find_profile(profile), "tasks": TASKS, "n_biomarkers": len(BIOMARKER_NAMES)}
         text = Environment(undefined=StrictUndefined).from_string(text).render(known)
     if path == ROOT / "docs" / "times.md":

@@ -200,10 +200,11 @@ def run_import(options: argparse.Namespace) -> None:
     """``lusbio import``."""
     from lusbio.cohorts.hospital import KEPT, import_dicom
 
-    files = import_dicom(options.folder, options.out, _say)
+    out = options.out.resolve()
+    files = import_dicom(options.folder, out, _say)
     kept = files[files["outcome"] == KEPT]
-    _say(f"{options.out}.private stays here: it ties the cohort to its patients")
-    print(f"{options.out}: {len(kept)} videos of {kept['patient_id'].nunique()} patients, {len(files)} files seen")
+    _say(f"{out}.private stays here: it ties the cohort to its patients")
+    print(f"{out}: {len(kept)} videos of {kept['patient_id'].nunique()} patients, {len(files)} files seen")
 
 
 def run_notebooks(options: argparse.Namespace) -> None:

@@ -44,7 +44,8 @@ def dist(tmp_path_factory) -> Path:
         pytest.skip("make or setuptools is missing")
     copy = tmp_path_factory.mktemp("dist") / "checkout"
     copy.mkdir()
-    for name in ("Makefile", "pyproject.toml", "constraints.txt", "README.md", "LICENSE", "lusbio", "notebooks"):
+    needed = ("Makefile", "pyproject.toml", "constraints.txt", "README.md", "LICENSE", "lusbio", "notebooks", "model")
+    for name in needed if (ROOT / "model").is_dir() else needed[:-1]:
         source, hidden = ROOT / name, shutil.ignore_patterns("__pycache__", ".*")
         (shutil.copytree(source, copy / name, ignore=hidden) if source.is_dir() else shutil.copy(source, copy / name))
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "LUSBIO_"))}
@@ -96,6 +97,8 @@ def test_an_installed_lusbio_scores_and_writes_nothing_beside_itself(installed, 
     train_final(as_study(prepare_cohort(make_small_cohort(tmp_path), TINY, protocol="final")), tmp_path / "m", silent)
     np.save(tmp_path / "bar.npy", moving_bar())
     assert "bar,20," in installed("lusbio", "score", str(tmp_path / "bar.npy"), "--model", str(tmp_path / "m"))
+    if (ROOT / "model").is_dir():
+        assert "bar,20," in installed("lusbio", "score", str(tmp_path / "bar.npy"))
     where = "from lusbio.files import build_folder, figures_folder as f; print(build_folder(), f('smoke', 'x'))"
     home = installed.folder / "home" / ".local" / "share" / "lusbio"
     assert installed("python", "-c", where).split() == [f"{home}/build", f"{home}/figures/smoke/x"]

@@ -51,10 +51,11 @@ def import_dicom(folder: Path, out: Path, say: Callable[[str], None] = print) ->
     Raises:
         LusbioError: If there is nothing to import, or the folders are in each other's way.
     """
+    folder, out = folder.resolve(), out.resolve()
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     if not folder.is_dir() or not paths:
         raise LusbioError(f"{folder}: no folder, or one without files; expected one with DICOM files")
-    if out.resolve().is_relative_to(folder.resolve()):
+    if out.is_relative_to(folder):
         raise LusbioError(f"{out}: lies within {folder}; a cohort is written outside of the folder that is imported")
     if (out / TABLE_FILE).exists():
         raise LusbioError(f"{out}: holds a {TABLE_FILE} already; give --out a folder that is new")
