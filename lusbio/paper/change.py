@@ -19,6 +19,7 @@ from lusbio.cohorts.pairs import pair_exams, pair_mirrors
 from lusbio.experts.baselines import pool_pixels
 from lusbio.experts.changes import Units, count_units, decide_by_frequency, decide_by_score, decide_change
 from lusbio.experts.inputs import expert_input
+from lusbio.experts.signs import take_signs
 from lusbio.files import Table, read_words
 from lusbio.report.cells import format_value, measure_cells, say_cell, subtract_cells, widen
 from lusbio.report.compare import SIGNIFICANT
@@ -153,10 +154,14 @@ Known = dict[tuple[str, int], dict[str, np.ndarray]]
 
 
 def gather(changes: Changes, scores: Sequence[Run], biomarkers: Sequence[Run]) -> Known:
-    """Features, scores and biomarkers from the networks; pixels; and of simulated patients the truth."""
+    """Features, scores and biomarkers from the networks; pixels and signs; and of simulated patients the truth.
+
+    Signs are on the scale of their ranks in the cohort, in the middle where there is nothing to measure.
+    """
     study = changes.study
     pixels = pool_pixels(study.cohort.video_paths(), study.jobs)[0].mean(axis=1).reshape(len(study.table), -1)
-    common = {"pixels": pixels}
+    signs = pd.DataFrame(take_signs(study, study.jobs)).rank(pct=True).fillna(0.5)
+    common = {"signs": signs.to_numpy(), "pixels": pixels}
     if study.cohort.truth is not None:
         truth = study.cohort.truth.set_index("video_id").loc[study.table["video_id"]].astype({SEVERITY: float})
         asked = {"true_biomarkers": list(BIOMARKER_NAMES), "true_severity": [SEVERITY]}
@@ -245,9 +250,10 @@ def _say_names(cells: pd.DataFrame) -> pd.DataFrame:
 
 COMPARED = (
     *(("contrastive", "mse"), ("weighted", "contrastive"), ("weighted", "mse")),
-    *(("biomarkers", "weighted"), ("weighted", "pixels"), ("biomarkers", "pixels")),
+    *(("biomarkers", "weighted"), ("signs", "weighted")),
+    *(("weighted", "pixels"), ("biomarkers", "pixels"), ("signs", "pixels")),
 )
-"""What is subtracted from what. The first two are claims; of the last four, biomarkers are this project's question."""
+"""What is subtracted from what. The first two are claims; biomarkers and signs are this project's question."""
 
 
 def make_differences(rows: Sequence[Decided], changes: Changes, runs: Sequence[Run]) -> Table:
@@ -368,15 +374,15 @@ def give_verdicts(differences: Table, distance: Table, undertrained: set[tuple[s
 
 
 def describe_biomarkers(differences: pd.DataFrame) -> list[str]:
-    """Whether generic biomarkers carry change as well as features trained for it, a sentence per score."""
+    """Whether generic biomarkers and signs carry change as well as features trained for it, a sentence each."""
     told = []
-    asked = differences[(differences["first"] == "biomarkers") & (differences["metric"] == "spearman")]
+    asked = differences[differences["first"].isin(["biomarkers", "signs"]) & (differences["metric"] == "spearman")]
     for cell in asked.itertuples():
         if cell.unit == HEALTH[cell.health].unit:
             other = ROWS[cell.second][0].removeprefix("baseline: ")
             side = "above" if cell.ci_low > 0 else "below" if cell.ci_high < 0 else "not told apart from"
             who = f"{HEALTH[cell.health].title}, by {cell.unit}"
-            told.append(f"{who}: biomarkers are {side} {other}, Spearman {say_cell(cell, sign='+')}.")
+            told.append(f"{who}: {ROWS[cell.first][0]} are {side} {other}, Spearman {say_cell(cell, sign='+')}.")
     return told
 
 
