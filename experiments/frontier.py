@@ -117,11 +117,10 @@ def list_first_round() -> list[Setting]:
         replace(start, smoothing=0.1),
         replace(start, balance=0.5),
         replace(start, schedule="plateau"),
-        replace(start, learning_rate=3e-4),
         replace(start, epochs=6),
     ]
-    wider = [replace(CHOSEN, width=width) for width in (24, 32, 64)]
-    return [*sizes, *levers, *together, *rest, replace(start, image_size=112), *wider]
+    wider = [replace(CHOSEN, width=width) for width in (24, 32)]
+    return [*sizes, *levers, *together, *rest, *wider]
 
 
 CHOSEN = Setting(pool="mean", image_size=96, frames=4, epochs=16)
