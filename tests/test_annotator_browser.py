@@ -33,7 +33,7 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
 ]
 SUFFIXES = (".mp4", ".mov", ".avi", ".mpeg", ".gif")
-PATIENCE_MS = 60_000
+PATIENCE_MS = 180_000
 SHOWN = "document.querySelector('.lusbio-annotator .counter')?.textContent.startsWith('frame')"
 
 
@@ -203,7 +203,7 @@ def rate_by_keys(page, rng: np.random.Generator) -> None:
 
 
 def test_two_people_label_twenty_real_videos_at_once_while_a_kernel_is_killed(real, browser, tmp_path):
-    sent, asked, rng = [], set(), np.random.default_rng(0)
+    sent, answered, rng = [], set(), np.random.default_rng(0)
     trainee = label_page(real, "r1", "--new-rater", "--role", "trainee", "--experience", "6 months")
     specialist = label_page(real, "r2", "--new-rater", "--role", "specialist", "--experience", "20 years")
     with trainee as (address1, _), specialist as (address2, server2):
@@ -211,7 +211,7 @@ def test_two_people_label_twenty_real_videos_at_once_while_a_kernel_is_killed(re
         for address in (address1, address2):
             page = browser.new_page()
             page.set_default_timeout(PATIENCE_MS)
-            page.on("request", lambda request: asked.add(request.url))
+            page.on("response", lambda response: answered.add(response.url))
             page.on("websocket", lambda ws: ws.on("framereceived", lambda data: sent.append(data)))
             sent.append(page.goto(address).body())
             pages.append(page)
@@ -230,7 +230,6 @@ def test_two_people_label_twenty_real_videos_at_once_while_a_kernel_is_killed(re
                 assert place(pages[1]) == "9 of 22"
         shown = [page.content() for page in pages]
         assert [place(page) for page in pages] == ["All 22 are labelled"] * 2
-        blocked = pages[0].evaluate("fetch('https://example.org').then(() => 'reached', () => 'blocked')")
         for page in pages:
             page.close()
     ratings = read_ratings(real / "ratings")
@@ -241,11 +240,8 @@ def test_two_people_label_twenty_real_videos_at_once_while_a_kernel_is_killed(re
     assert len(heard) > 10e6
     for secret in (b"secretid", b"secretpatient", b"secretfile", b"COVID", b"diagnosed", str(tmp_path).encode()):
         assert secret not in heard, secret
-    # What a template asks for elsewhere is not let out.
-    assert blocked == "blocked"
-    assert {url for url in asked if not url.startswith(("http://127.0.0.1", "data:", "blob:", "https://cdn."))} <= {
-        "https://example.org/"
-    }
+    # What voila's template asks for elsewhere got no answer.
+    assert {url for url in answered if not url.startswith(("http://127.0.0.1", "data:", "blob:"))} == set()
     # And what they said is a cohort.
     command = ["merge", str(real), "--trainee", "r1", "--specialist", "r2", "--out", str(real / "labelled.csv")]
     assert main(command) == 0
@@ -385,6 +381,17 @@ def test_every_frame_is_the_one_that_it_says(looked_at):
         number, text = page.evaluate(READ_NUMBER)
         assert text == f"frame {number + 1} of 40"
         time.sleep(0.03)
+
+
+def test_nothing_is_asked_of_another_machine(looked_at):
+    page, _ = looked_at
+    blocked = """address => new Promise((done) => {
+      document.addEventListener('securitypolicyviolation', (event) => done(event.blockedURI), { once: true });
+      %s
+      setTimeout(() => done('let out'), 10000);
+    })"""
+    for attempt in ("fetch(address).catch(() => 0);", "new Image().src = address;"):
+        assert "://example.org" in page.evaluate(blocked % attempt, "https://example.org/"), attempt
 
 
 def test_everybody_can_use_it_on_every_screen(looked_at):
