@@ -21,6 +21,9 @@ from lusbio.vocabulary import BIOMARKER_GROUPS, SEVERITY, group_names
 HEALTHY = {group: [group_names(group)[0]] for group in BIOMARKER_GROUPS} | {SEVERITY: ["0"]}
 
 
+keep = RatingLog.keep_draft
+
+
 @pytest.fixture
 def folder(tmp_path) -> Path:
     folder = make_rated_cohort(tmp_path / "cohort")
@@ -94,6 +97,19 @@ def test_what_is_saved_is_logged_and_the_next_one_comes(folder):
     (row,) = read_ratings(folder / "ratings").to_dict("records")
     assert (row["position"], row["seconds"], row["comment"], row["role"]) == (1, 12.3, "deep", "trainee")
     assert len(row["sha256"]) == 64 and row["usable"]
+
+
+def test_killed_between_saving_and_forgetting_what_was_ticked_the_next_one_comes(folder, monkeypatch):
+    monkeypatch.setattr(RatingLog, "keep_draft", lambda self, draft: draft and keep(self, draft))
+    first = begin(folder)
+    first.tell("tick", number=1, usable=True, answers=HEALTHY, comment="", seconds=1.0)
+    first.save(1)
+    monkeypatch.undo()
+    assert first.annotator._log.read_draft()["answers"] == HEALTHY
+    again = Browser(Annotator(folder, "r1"))
+    assert again.last("video")["number"] == 2
+    again.tell("tick", number=1, usable=True, answers=HEALTHY | {SEVERITY: ["1"]}, comment="", seconds=1.0)
+    assert Browser(Annotator(folder, "r1")).last("video")["number"] == 1
 
 
 def test_a_sheet_that_breaks_a_rule_is_refused_by_python_too(folder):

@@ -71,10 +71,10 @@ def installed(dist, tmp_path_factory):
     folder = tmp_path_factory.mktemp("installed")
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     (site,) = (folder / "venv").glob("lib/python*/site-packages")
-    (site / "others.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
     (wheel,) = dist.glob("*.whl")
     python = folder / "venv" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
+    (site / "others.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
     (folder / "home").mkdir()
     kept = {"PATH": f"{python.parent}:{os.environ['PATH']}", "HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
 

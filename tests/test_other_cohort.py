@@ -139,7 +139,8 @@ def test_mixed_networks_stand_beside_the_others_and_change_nothing_of_them(resul
     ways = [(row.features, row.classifier) for row in with_mixed.rows]
     of_mixed = [(Kind.MIXED, name) for name in (*EXPERT_NAMES, CHOSEN)]
     before = [(row.features, row.classifier) for row in result.rows]
-    assert ways == [*before[:-1], *of_mixed, before[-1]] and with_mixed.chosen == result.chosen
+    of_signs = [*before[-3:-1], (Kind.SIGNS_MIXED, CHOSEN)]
+    assert ways == [*before[:-3], *of_mixed, *of_signs, before[-1]] and with_mixed.chosen == result.chosen
     rows = {(row.features, row.classifier): row for row in with_mixed.rows}
     for row in result.rows:
         for one, two in zip(row.held_out, rows[row.features, row.classifier].held_out, strict=True):

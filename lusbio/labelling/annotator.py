@@ -98,9 +98,10 @@ class Annotator(anywidget.AnyWidget):
 
     def _find_start(self) -> int:
         """Place of the video that was begun, or of the first that is not rated."""
-        draft = self._log.read_draft() or {}
+        draft, rated = self._log.read_draft() or {}, self._log.ratings
         begun = (draft.get("video_id"), draft.get("repeat"))
-        rated = self._log.ratings
+        if begun in rated and _is_saved(draft, rated[begun]):  # its writer was killed before it removed the draft
+            begun = None
         return next((k for k, item in enumerate(self._order) if item == begun or item not in rated), len(self._order))
 
     # --- videos ---
@@ -225,6 +226,13 @@ class Annotator(anywidget.AnyWidget):
         rating = {"position": position, "video_id": video, "sha256": None, "repeat": repeat}
         rating |= {"usable": answers is not None, **encode_answers(answers or {})}
         return rating | {"seconds": round(seconds, 1), "comment": comment}
+
+
+def _is_saved(draft: dict, rating: dict) -> bool:
+    """Whether a rating says all that a draft says."""
+    said = {"usable": draft["usable"], "comment": draft["comment"]}
+    said |= encode_answers(draft["answers"] if draft["usable"] else {})
+    return all(rating[name] == value for name, value in said.items())
 
 
 def _to_jpeg(frame) -> bytes:
