@@ -35,6 +35,7 @@ from lusbio.files import Table, build_folder, text_sha256, write_json
 from lusbio.network import USUAL_BACKBONE, clips, training
 from lusbio.network.tsm import TSMResNet18
 from lusbio.profiles import TrainingSettings, find_profile
+from lusbio.report.figures import use_style
 from lusbio.runs import assembly
 from lusbio.runs.origin import describe_making
 from lusbio.runs.spec import Own, PreparedCohort, prepare_cohort, training_code
@@ -311,6 +312,7 @@ def main() -> None:
     whose = f"**Simulated** patients, {study.profile.patients} each of the seeds {seeds}"
     origin = " · ".join([whose, *describe_making(study, ())])
     print(study.publish("frontier", Table(cells, note=NOTE, origin=origin)))
+    use_style()
     fig, ax = plt.subplots(figsize=(6, 4))
     plot_frontier(cells, ax=ax)
     study.publish("frontier", fig)
