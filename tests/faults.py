@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from helpers import TINY, hospital_frames, make_small_cohort, moving_bar, silent, write_dicom
+from helpers import CODECS, TINY, hospital_frames, make_small_cohort, moving_bar, silent, write_container, write_dicom
 from PIL import Image
 
 from lusbio.cli import main as lusbio
@@ -29,15 +29,6 @@ from lusbio.errors import LusbioError
 from lusbio.files import ROOT, to_markdown, write_text
 from lusbio.videos import STILL_SUFFIXES, read_video
 
-CODECS = {
-    ".mp4": ("h264", "yuv420p"),
-    ".mov": ("h264", "yuv420p"),
-    ".avi": ("mpeg4", "yuv420p"),
-    ".mpeg": ("mpeg1video", "yuv420p"),
-    ".mpg": ("mpeg2video", "yuv420p"),
-    ".gif": ("gif", "rgb8"),
-    ".webm": ("vp9", "yuv420p"),
-}
 PER_FORMAT, TABLES, MODELS, OBJECTS = 50, 100, 100, 200
 
 
@@ -59,8 +50,6 @@ def mutate(path: Path, number: int, signs: np.ndarray | None = None) -> Path:
 
 def write_video(path: Path) -> Path:
     """A good video of the type that its suffix says."""
-    import av
-
     if path.suffix == ".dcm":
         return write_dicom(path, hospital_frames(20), compression=("none", "jpeg")[path.stem.endswith("jpeg")])
     if path.suffix == ".npy":
@@ -69,14 +58,7 @@ def write_video(path: Path) -> Path:
     if path.suffix in STILL_SUFFIXES:
         Image.fromarray(moving_bar(1)[0]).save(path)
         return path
-    codec, pixels = CODECS[path.suffix]
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25)
-        stream.height, stream.width, stream.pix_fmt = 64, 64, pixels
-        for frame in moving_bar():
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray").reformat(format=pixels)))
-        container.mux(stream.encode())
-    return path
+    return write_container(path)
 
 
 def command(*words: object) -> bool:

@@ -189,6 +189,32 @@ def moving_bar(n_frames: int = 20, size: int = 64) -> np.ndarray:
     return frames
 
 
+CODECS = {
+    ".mp4": ("h264", "yuv420p"),
+    ".mov": ("h264", "yuv420p"),
+    ".avi": ("mpeg4", "yuv420p"),
+    ".mpeg": ("mpeg1video", "yuv420p"),
+    ".mpg": ("mpeg2video", "yuv420p"),
+    ".gif": ("gif", "rgb8"),
+    ".webm": ("vp9", "yuv420p"),
+}
+"""Codec and pixels of the containers that ``write_container`` knows."""
+
+
+def write_container(path: Path) -> Path:
+    """The moving bar in a container of the type that the suffix says."""
+    import av
+
+    codec, pixels = CODECS[path.suffix]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 64, pixels
+        for frame in moving_bar():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray").reformat(format=pixels)))
+        container.mux(stream.encode())
+    return path
+
+
 def broken_files(folder: Path, good: Path) -> dict[str, Path]:
     """One file for each way of being broken, by the reason that the error must give."""
     import av

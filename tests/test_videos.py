@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import broken_files, moving_bar
+from helpers import broken_files, moving_bar, write_container
 
 from lusbio.errors import CohortError, VideoError
 from lusbio.videos import (
@@ -45,17 +45,7 @@ def test_the_same_frames_give_the_same_bytes(video, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".mov", ".avi", ".mpeg", ".gif", ".webm"])
 def test_other_containers_decode(suffix, tmp_path):
-    import av
-
-    codec = {".mpeg": "mpeg1video", ".gif": "gif", ".webm": "vp9", ".avi": "mpeg4", ".mov": "h264"}[suffix]
-    pixels = {".gif": "rgb8"}.get(suffix, "yuv420p")
-    path = tmp_path / f"bar{suffix}"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25)
-        stream.height, stream.width, stream.pix_fmt = 64, 64, pixels
-        for frame in moving_bar():
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray").reformat(format=pixels)))
-        container.mux(stream.encode())
+    path = write_container(tmp_path / f"bar{suffix}")
     assert np.abs(decode_video(path, 64).astype(int) - moving_bar()).mean() < 12
 
 
