@@ -73,10 +73,11 @@ def installed(dist, tmp_path_factory):
     (site,) = (folder / "venv").glob("lib/python*/site-packages")
     (wheel,) = dist.glob("*.whl")
     python = folder / "venv" / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
-    (site / "others.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
     (folder / "home").mkdir()
     kept = {"PATH": f"{python.parent}:{os.environ['PATH']}", "HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
+    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel]
+    subprocess.run(install, env=kept, check=True)  # under make's PYTHONPATH the checkout would count as installed
+    (site / "others.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
 
     def run(*command: str) -> str:
         done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True)
