@@ -216,7 +216,7 @@ def test_tables_and_verdicts_follow_what_was_planted(compared, monkeypatch):
     verdicts = change.give_verdicts(differences, distance, set()).cells.set_index("claim")
     assert verdicts["verdict"].to_dict() == {"L1": "confirmed", "L2": "undecided", "L3": "confirmed"}
     told = change.give_verdicts(differences, distance, {("sf_value", "mse")}).cells.set_index("claim")
-    assert told["verdict"].to_dict() == {"L1": "undertrained", "L2": "undecided", "L3": "confirmed"}
+    assert told["verdict"].to_dict() == {"L1": "chance", "L2": "undecided", "L3": "confirmed"}
     assert "not told apart from weighted" in change.describe_biomarkers(differences.cells)[0]
 
 

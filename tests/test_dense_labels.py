@@ -12,6 +12,7 @@ from lusbio.cohorts.label_maps import LabelMaps
 from lusbio.errors import NothingToDo
 from lusbio.paper import dense_labels as dense
 from lusbio.profiles import PROFILES
+from lusbio.report import segmentation
 from lusbio.runs.pixel_training import LABELS
 from lusbio.runs.spec import prepare_cohort
 from lusbio.runs.study import as_study
@@ -43,8 +44,8 @@ def rows_of(none: float, sparse: float, dense_skill: float) -> dict:
 def judge(study, rows, dense_alarms=0.1, sparse_alarms=0.5, dice=0.7):
     runs = {(labels, 4): [SimpleNamespace(info={"val_accuracy": dice})] for labels in ("dense", "sparse")}
     counts = {
-        ("dense", 4, dense.ALL_THREE): [counts_of(dense_alarms)],
-        ("sparse", 4, dense.ALL_THREE): [counts_of(sparse_alarms, 1)],
+        ("dense", 4, segmentation.ALL_THREE): [counts_of(dense_alarms)],
+        ("sparse", 4, segmentation.ALL_THREE): [counts_of(sparse_alarms, 1)],
     }
     maps = np.zeros((10, 1, 8, 8), np.uint8)
     maps[..., :2, :] = 2
@@ -71,9 +72,9 @@ def test_what_cannot_be_told_is_undecided(study):
 
 def test_networks_that_learnt_nothing_get_no_verdict(study):
     found = judge(study, rows_of(0.0, 0.0, 0.0), dice=0.1)
-    assert found["verdict"].tolist() == ["undertrained"] * 3
+    assert found["verdict"].tolist() == ["chance"] * 3
     assert "not above chance" in found.loc["C1", "meaning"]
-    assert judge(study, rows_of(0.0, 2.0, 2.0)).loc[["C2", "C3"], "verdict"].tolist()[0] == "undertrained"
+    assert judge(study, rows_of(0.0, 2.0, 2.0)).loc[["C2", "C3"], "verdict"].tolist()[0] == "chance"
 
 
 def test_p_values_are_corrected_over_the_three_claims(study):
@@ -87,7 +88,7 @@ def test_segmentation_is_compared_structure_by_structure():
         (labels, patients, "A-line"): [counts_of(share)]
         for labels, patients, share in (("dense", 4, 0.2), ("sparse", 4, 0.6), ("sparse", 0, 0.6))
     }
-    table = dense.make_segmentation(counts, {}, 50)
+    table = segmentation.make_segmentation(counts, {}, 50, pairs=dense.SEGMENTATION_PAIRS)
     cells = table.cells[table.cells["metric"] == "false_alarms"].set_index(["labels", "patients"])["mean"]
     assert cells["dense minus sparse", 4] == pytest.approx(cells["dense", 4] - cells["sparse", 4])
     assert ("dense minus sparse", 0) not in cells
@@ -171,5 +172,9 @@ def test_real_patients_are_not_asked_what_labels_cost(study):
 
 
 def test_both_kinds_of_labels_are_judged_by_the_same_structures():
-    assert set(dense.STRUCTURES["sparse"]) == {"A-line", "B-line", "pleura"} <= set(dense.STRUCTURES["dense"])
-    assert dense.STRUCTURES["dense"]["region, unhealthy"] == (LABELS["dense"].index("region, unhealthy"),)
+    assert (
+        set(segmentation.STRUCTURES["sparse"])
+        == {"A-line", "B-line", "pleura"}
+        <= set(segmentation.STRUCTURES["dense"])
+    )
+    assert segmentation.STRUCTURES["dense"]["region, unhealthy"] == (LABELS["dense"].index("region, unhealthy"),)

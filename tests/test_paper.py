@@ -79,6 +79,7 @@ TABLES = [
     "pretraining",
     "pretraining_differences",
     "pretraining_drift",
+    "pretraining_segmentation",
     "pretraining_verdict",
 ]
 FIGURES = [

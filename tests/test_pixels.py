@@ -11,7 +11,17 @@ from lusbio.errors import LusbioError
 from lusbio.network.pixels import PixelDataset, PixelModule, balance_classes, describe_maps, label_frames, pixel_loss
 from lusbio.network.unet import UNet, unet_classifier
 from lusbio.network.weights import read_weights
-from lusbio.runs.pixel_training import LABELS, choose_labelled, name_task, predict_maps, read_task, train_on_pixels
+from lusbio.runs.masked import pretrain_masked
+from lusbio.runs.pixel_training import (
+    JITTERED,
+    LABELS,
+    choose_labelled,
+    jitter_edges,
+    name_task,
+    predict_maps,
+    read_task,
+    train_on_pixels,
+)
 from lusbio.runs.plan import start_from
 from lusbio.runs.study import open_study
 from lusbio.vocabulary import SEVERITY, SPARSE_OF_DENSE
@@ -30,7 +40,7 @@ def train(study, labels="dense", patients=0, **changes):
     settings = replace(SMALL, **SIZES)
     named = {"outputs": LABELS[labels], "backbone": "unet", "initial_weights": "scratch", "training": settings}
     specs = study.specs(name_task(labels, patients), **named | {"seed": 0} | changes)[:1]
-    return study.train(specs, say=silent, assemble=train_on_pixels)[0]
+    return study.train(specs, say=silent, assemble=train_on_pixels())[0]
 
 
 def test_the_loss_is_that_of_plain_loops():
@@ -110,7 +120,7 @@ def test_a_training_keeps_shares_of_all_videos_and_uses_no_test_patient(study):
     assert run.folder.name.startswith("dense_pixels-fold0-") and run.spec.outputs == LABELS["dense"]
     assert run.probabilities.shape == (len(study.videos), 7) and run.features.shape == (len(study.videos), 14)
     np.testing.assert_allclose(run.probabilities.sum(1), 1, atol=1e-6)
-    module, data, rows = train_on_pixels(run.spec, study)
+    module, data, rows = train_on_pixels()(run.spec, study)
     tested = np.flatnonzero(study.splits(0) == "test")
     assert not np.isin(tested, [*data.sampler.rows, *data.validation_rows]).any() and len(tested)
     frames = data.dataset.videos[3].load()[None]
@@ -122,10 +132,61 @@ def test_a_training_keeps_shares_of_all_videos_and_uses_no_test_patient(study):
 def test_dense_and_sparse_see_the_same_frames_in_the_same_order(study):
     spec = train(study).spec
     specs = [replace(spec, task=name_task(labels, 4), outputs=LABELS[labels]) for labels in ("dense", "sparse")]
-    data = [train_on_pixels(one, study)[1] for one in specs]
+    data = [train_on_pixels()(one, study)[1] for one in specs]
     first = [next(iter(one.train_dataloader())) for one in data]
     assert torch.equal(first[0]["clips"], first[1]["clips"])
     assert torch.equal(torch.tensor(SPARSE_OF_DENSE)[first[0]["maps"]], first[1]["maps"])
+
+
+def test_edges_are_a_pixel_off_and_the_inside_stays():
+    maps = np.zeros((2, 16, 16), np.uint8)
+    maps[:, 4:12, 4:12] = 3
+    moved = jitter_edges(maps, np.random.default_rng(0))
+    assert (moved[:, 5:11, 5:11] == 3).all() and not moved[:, :3].any() and not moved[:, 13:].any()
+    assert 0.2 < (moved != maps)[:, 4, 4:12].mean() < 0.8 and set(np.unique(moved)) == {0, 3}
+    assert (jitter_edges(maps, np.random.default_rng(0)) == moved).all()
+
+
+def test_jittered_labels_are_learnt_and_nothing_else_is_different(study):
+    spec = train(study).spec
+    exact, moved = (
+        train_on_pixels()(replace(spec, task=name_task(labels, 0)), study)[1] for labels in ("dense", JITTERED)
+    )
+    first, second = (next(iter(data.train_dataloader())) for data in (exact, moved))
+    assert torch.equal(first["clips"], second["clips"])
+    assert 0 < (first["maps"] != second["maps"]).float().mean() < 0.3
+
+
+@pytest.mark.slow
+def test_shuffled_maps_teach_nothing(study, monkeypatch):
+    import lusbio.runs.pixel_training as of_pixels
+
+    read, longer = (
+        of_pixels.read_label_maps,
+        replace(SMALL, **SIZES | {"epochs": 6, "clips_per_epoch": 160, "learning_rate": 1e-2}),
+    )
+
+    def shuffled(*given):
+        known = read(*given)
+        return known._replace(maps=known.maps[np.random.default_rng(0).permutation(len(known.maps))][:, ::-1, :, ::-1])
+
+    right = train(study, "sparse", training=longer).info["val_accuracy"]
+    monkeypatch.setattr(of_pixels, "read_label_maps", shuffled)
+    assert train(study, "sparse", training=longer, seed=1).info["val_accuracy"] < right - 0.1
+
+
+def test_a_transformer_labels_pixels_and_starts_from_a_pretrained_one(study):
+    settings = replace(SMALL, **SIZES | {"learning_rate": 1e-12})
+    named = {"backbone": "vit", "initial_weights": "scratch", "training": settings, "seed": 0}
+    masked = study.specs("masked", outputs=(), **named | {"training": replace(settings, clips_per_epoch=8)})[:1]
+    (first,) = study.train(masked, say=silent, assemble=pretrain_masked("vit_micro", 8, (0.05, 0.05)))
+    specs = start_from([first.spec], study.specs(name_task("sparse", 0), outputs=LABELS["sparse"], **named)[:1])
+    (run,) = study.train(specs, say=silent, assemble=train_on_pixels("vit_micro"))
+    given, found = (read_weights(one.folder / "weights.safetensors") for one in (first, run))
+    name = "encoder.blocks.0.mlp.0.weight"
+    torch.testing.assert_close(found[name], given[name], atol=1e-8, rtol=0)
+    frames = np.array(study.videos[0].load()[None, :2])
+    assert predict_maps(run, frames, "vit_micro").shape == frames.shape
 
 
 def test_a_classifier_starts_from_its_encoder(study):

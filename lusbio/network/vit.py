@@ -149,6 +149,39 @@ class ViTClassifier(nn.Module):
         return self.features_and_logits(clips)[1]
 
 
+class ViTLabeller(nn.Module):
+    """Logits of every pixel from the last tokens: these are places, which double in size until they are pixels.
+
+    Args:
+        n_classes: K.
+        size: Height and width of a frame in pixels.
+        name: A key of ``SIZES``.
+
+    Raises:
+        LusbioError: If the size is not a multiple of the patch.
+
+    Source:
+        Zheng et al. 2021, "Rethinking Semantic Segmentation from a Sequence-to-Sequence Perspective with
+        Transformers" (SETR), progressive upsampling; channels halve at each step. (Engineering choice.)
+    """
+
+    def __init__(self, n_classes: int, *, size: int, name: str):
+        super().__init__()
+        self.encoder = ViT(size, *SIZES[name])
+        channels, steps = self.encoder.norm.normalized_shape[0], SIZES[name][0].bit_length() - 1
+        layers = []
+        for step in range(steps):
+            before, after = channels >> step, channels >> (step + 1)
+            layers += [nn.ConvTranspose2d(before, after, 2, stride=2), nn.GELU()]
+            layers += [nn.Conv2d(after, after, 3, padding=1), nn.GELU()]
+        self.decoder = nn.Sequential(*layers, nn.Conv2d(channels >> steps, n_classes, 1))
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """(N, 1, H, W) in [0, 1] -> (N, K, H, W)."""
+        tokens = self.encoder.norm(self.encoder(frames)[-1])[:, 1:]  # (N, places, D)
+        return self.decoder(tokens.transpose(1, 2).unflatten(2, (self.encoder.grid, self.encoder.grid)))
+
+
 def vit_classifier(name: str, size: int) -> Callable[[int, int], ViTClassifier]:
     """What makes a classifier, named by a key of ``SIZES``, for frames of a size; see ``spec.Own``."""
 

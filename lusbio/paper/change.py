@@ -22,7 +22,7 @@ from lusbio.experts.inputs import expert_input
 from lusbio.experts.signs import take_signs
 from lusbio.files import Table, read_words
 from lusbio.report.cells import format_value, measure_cells, say_cell, subtract_cells, widen
-from lusbio.report.compare import SIGNIFICANT
+from lusbio.report.compare import explain_verdict, judge_claim
 from lusbio.runs.parallel import side_by_side
 from lusbio.runs.spec import Run, RunSpec
 from lusbio.runs.study import Study, open_study
@@ -337,7 +337,7 @@ def _hold_distances(distances: pd.DataFrame, unit: str) -> Iterator[HeldOut]:
         yield HeldOut(fold["change"].to_numpy(), fold["distance"].to_numpy(), fold["group"].to_numpy())
 
 
-def find_undertrained(changes: Changes, scores: Sequence[Run]) -> set[tuple[str, str]]:
+def find_chance(changes: Changes, scores: Sequence[Run]) -> set[tuple[str, str]]:
     """Columns and methods whose scores are not above chance on their own validation patients, by Spearman."""
     chance, groups = set(), changes.study.table["group_id"].to_numpy()
     for column in changes.columns:
@@ -352,7 +352,7 @@ def find_undertrained(changes: Changes, scores: Sequence[Run]) -> set[tuple[str,
     return chance
 
 
-def give_verdicts(differences: Table, distance: Table, undertrained: set[tuple[str, str]]) -> Table:
+def give_verdicts(differences: Table, distance: Table, chance: set[tuple[str, str]]) -> Table:
     """The three claims, score by score, whichever way they go; p is corrected over all of them (Holm)."""
     cells = pd.concat([table.cells[table.cells["claim"] != ""] for table in (differences, distance)], ignore_index=True)
     cells = cells.assign(first=cells["first"].fillna(cells["row"]), p_holm=holm(cells["p_value"]))
@@ -360,14 +360,12 @@ def give_verdicts(differences: Table, distance: Table, undertrained: set[tuple[s
     for cell in cells.sort_values("claim", kind="stable").itertuples():
         claim = CLAIMS[cell.claim]
         networks = {(cell.health, claim[part]) for part in ("first", "second") if part in claim}
-        side = "confirmed" if cell.mean > 0 else "refuted"
-        verdict = side if cell.p_holm < SIGNIFICANT else "undecided"
-        verdict = "undertrained" if networks & undertrained else verdict
+        verdict = judge_claim(cell.mean, cell.p_holm, chance=bool(networks & chance))
         what = f"{HEALTH[cell.health].title}, by {cell.unit}"
         measured = WORDS["metrics"][cell.metric] + " difference" * ("second" in claim)
         number = f"{measured} {say_cell(cell, sign='+')}, Holm-corrected p {format_value(cell.p_holm, decimals=3)}"
         sentence = f"{claim['words'].capitalize()}: {number}. "
-        sentence += f"{verdict.capitalize()}: {WORDS['verdicts'][verdict]}."
+        sentence += f"{verdict.capitalize()}: {explain_verdict(verdict)}."
         lines.append((cell.claim, cell.health, cell.unit, verdict, cell.p_holm, what, sentence))
     found = pd.DataFrame(lines, columns=["claim", "health", "unit", "verdict", "p_holm", "of", "sentence"])
     return Table(found, found[["claim", "of", "verdict", "sentence"]], "", differences.origin, differences.runs)

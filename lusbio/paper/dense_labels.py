@@ -21,18 +21,19 @@ from lusbio.experts.rows import NETWORK, Row, choose_by_validation, decide_with_
 from lusbio.files import Table, read_words
 from lusbio.network import UNET
 from lusbio.profiles import TrainingSettings
-from lusbio.report.cells import METRIC_TITLES, format_value, measure_cells, name_row, subtract_cells, widen
-from lusbio.report.compare import SIGNIFICANT
+from lusbio.report.cells import format_value, measure_cells, name_row, subtract_cells, widen
+from lusbio.report.compare import explain_verdict, judge_claim
+from lusbio.report.segmentation import ALL_THREE, PixelRuns, say_patients, say_signed
 from lusbio.report.tables import runs_of
 from lusbio.runs.mixed_cohort import SIMULATED
 from lusbio.runs.parallel import side_by_side
-from lusbio.runs.pixel_training import FRAMES, LABELS, as_labels, name_task, predict_maps, read_task, train_on_pixels
+from lusbio.runs.pixel_training import FRAMES, LABELS, as_labels, name_task, predict_maps, train_on_pixels
 from lusbio.runs.plan import start_from
 from lusbio.runs.spec import Run, RunSpec
 from lusbio.runs.study import Study
-from lusbio.statistics.bootstrap import HeldOut, estimate, holm, paired_difference
-from lusbio.statistics.segmentation import count_pixels, segmentation_metrics
-from lusbio.vocabulary import BIOMARKER_TASK, DISEASE, PIXEL_CLASSES, SEVERITY, SPARSE_CLASSES, TASKS, Kind
+from lusbio.statistics.bootstrap import estimate, holm, paired_difference
+from lusbio.statistics.segmentation import segmentation_metrics
+from lusbio.vocabulary import BIOMARKER_TASK, DISEASE, PIXEL_CLASSES, SEVERITY, TASKS, Kind
 
 WORDS = read_words("dense_labels.toml")
 
@@ -41,20 +42,14 @@ HEALTHY, COVID, *LUNG, _ = TASKS[DISEASE].classes
 DIAGNOSES = {HEALTHY: "healthy", COVID: "COVID"} | dict.fromkeys(LUNG, "other lung disease")
 """The three diagnoses of the task, by disease; diseases outside the lung have none."""
 
-ALARM_MM2 = 5.0
-"""Area from which on a structure counts as claimed in a frame that has none. (Engineering choice.)"""
-
-USUAL_DEPTH_MM = 50.0
-"""Depth of an image whose depth is unknown, for that area."""
-
 STARTS = {"none": Kind.END_TO_END, "sparse": Kind.FROM_SPARSE, "dense": Kind.FROM_DENSE}
 """What a class training starts from, and the kind of its row."""
 
 SHARES = {"sparse": Kind.SPARSE_SHARES, "dense": Kind.DENSE_SHARES, "true": Kind.TRUE_SHARES}
 """Whose label maps experts read the shares of classes from."""
 
-PixelRuns = Mapping[tuple[str, int], Sequence[Run]]
-"""Pixel trainings by labels and number of patients (0: all), one run per fold."""
+SEGMENTATION_PAIRS = {"dense minus sparse": ("dense", "sparse"), "jittered minus dense": ("jittered", "dense")}
+"""What is told apart of pixel trainings, first minus second."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +62,7 @@ class Sizes:
     few_tasks: tuple[str, ...]
     few_shares: tuple[float, ...]
     experts: tuple[str, ...]
+    rates: tuple[float, ...]
     pixels: TrainingSettings
     classes: TrainingSettings
 
@@ -114,7 +110,7 @@ def train_pixels(labelled: Study, sizes: Sizes, ways: Sequence[tuple[str, int]])
     """Train U-Nets on label maps, by labels and number of patients: same images, steps and seeds."""
     settings = {"backbone": UNET, "initial_weights": "scratch", "training": sizes.pixels, "seed": 0}
     specs = {way: labelled.specs(name_task(*way), outputs=LABELS[way[0]], **settings)[: sizes.folds] for way in ways}
-    runs = iter(labelled.train(list(chain(*specs.values())), assemble=train_on_pixels))
+    runs = iter(labelled.train(list(chain(*specs.values())), assemble=train_on_pixels()))
     return {way: [next(runs) for _ in of_way] for way, of_way in specs.items()}
 
 
@@ -133,15 +129,22 @@ def list_class_specs(study: Study, sizes: Sizes, pixel_runs: PixelRuns, task: st
 
 
 def train_classifiers(study: Study, sizes: Sizes, pixel_runs: PixelRuns, task: str) -> dict[tuple, Row]:
-    """Train them, and let them decide: rows by (kind, patients, share)."""
+    """Train them, each fold at the rate that validates best, and let them decide: rows by (kind, patients, share)."""
     from lusbio.network.unet import unet_classifier
 
     listed = list_class_specs(study, sizes, pixel_runs, task)
-    every = [spec for specs in listed.values() for spec in specs]
-    runs = iter(study.train(every, network=unet_classifier(sizes.classes.width)))
-    rows = {}
-    for (labels, patients, share), specs in listed.items():
-        own = [next(runs) for _ in specs]
+    tried = {
+        key: [
+            [replace(spec, training=replace(spec.training, learning_rate=rate)) for spec in specs]
+            for rate in sizes.rates
+        ]
+        for key, specs in listed.items()
+    }
+    every = [spec for by_rate in tried.values() for specs in by_rate for spec in specs]
+    runs, rows = iter(study.train(every, network=unet_classifier(sizes.classes.width))), {}
+    for (labels, patients, share), by_rate in tried.items():
+        found = [[next(runs) for _ in specs] for specs in by_rate]
+        own = [max(of_fold, key=lambda run: run.info["val_accuracy"]) for of_fold in zip(*found, strict=True)]
         minutes = float(np.mean([run.minutes for run in own]))
         decided = [run.probabilities for run in own]
         rows[STARTS[labels], patients, share] = make_row(STARTS[labels], NETWORK, task, own, decided, study, minutes)
@@ -220,98 +223,20 @@ def decide_by_source(majority: Row, study: Study, task: str) -> Row:
     return make_row(Kind.SOURCE_ONLY, "—", task, majority.runs, [shares] * len(majority.runs), study)
 
 
-# --- how well pixels are labelled ---
-
-
-def find_tested(run: Run) -> np.ndarray:
-    """Rows of the table that a run tests."""
-    return np.flatnonzero(run.splits == "test")
-
-
-def predict_tested(labelled: Study, pixel_runs: PixelRuns, known: LabelMaps) -> dict[tuple[str, int], list[np.ndarray]]:
-    """What each pixel training says of its test videos, uint8 (test videos, n, H, W), one array per run."""
-    asked = [(run, known.frames[find_tested(run)]) for runs in pixel_runs.values() for run in runs]
-    found = iter(side_by_side(predict_maps, asked, labelled.jobs))
-    return {way: [next(found) for _ in runs] for way, runs in pixel_runs.items()}
-
-
-def hold_out(labelled: Study, run: Run, maps: np.ndarray, known: LabelMaps) -> dict[str, HeldOut]:
-    """Counts of each structure, and of ``ALL_THREE``, in the test videos of a pixel training.
-
-    Args:
-        labelled: Whose videos.
-        run: The training.
-        maps: What it says of them, from ``predict_tested``.
-        known: What is true.
-    """
-    rows, labels = find_tested(run), read_task(run.spec.task)[0]
-    depth_mm = labelled.table["depth_mm"].fillna(USUAL_DEPTH_MM).to_numpy(np.float64)[rows]
-    true, least = as_labels(known.maps[rows], labels), ALARM_MM2 / (depth_mm / maps.shape[-1]) ** 2
-    counts = {
-        name: count_pixels(np.isin(true, places), np.isin(maps, places), least)[:, None]
-        for name, places in STRUCTURES[labels].items()
-    }
-    counts[ALL_THREE] = np.hstack([counts[name] for name in SPARSE_CLASSES[1:]])
-    groups, nothing = labelled.table["group_id"].to_numpy()[rows], np.zeros(len(rows), np.int64)
-    return {name: HeldOut(nothing, of_name, groups, rows) for name, of_name in counts.items()}
-
-
-STRUCTURES = {
-    "sparse": {name: (k,) for k, name in enumerate(SPARSE_CLASSES) if k},
-    "dense": {"A-line": (1,), "B-line": (2,), "pleura": (3, 4)}
-    | {n: (k,) for k, n in enumerate(PIXEL_CLASSES) if k > 2},
-}
-"""The structures that either kind of labels can be judged by, and their positions."""
-
-ALL_THREE = "all three"
-"""The mean over A-line, B-line and pleura, which both kinds of labels have."""
-
-
-def hold_out_all(labelled: Study, pixel_runs: PixelRuns, predicted: Mapping, known: LabelMaps) -> dict[tuple, list]:
-    """Counts by labels, patients and structure, a ``HeldOut`` per run."""
-    found = {}
-    for way, runs in pixel_runs.items():
-        of_runs = [hold_out(labelled, *one, known) for one in zip(runs, predicted[way], strict=True)]
-        found |= {(*way, name): [counts[name] for counts in of_runs] for name in of_runs[0]}
-    return found
-
-
-def make_segmentation(counts: Mapping[tuple, list], pixel_runs: PixelRuns, draws: int) -> Table:
-    """How well structures are labelled, by labels and patients, and dense minus sparse on the same patients."""
-    keys = ("labels", "patients", "structure")
-    named = [(dict(zip(keys, key, strict=True)), held_out) for key, held_out in counts.items()]
-    cells = measure_cells(named, draws, segmentation_metrics)
-    pairs = [
-        (dict(zip(keys, ("dense minus sparse", patients, name), strict=True)), counts["dense", patients, name], sparse)
-        for (labels, patients, name), sparse in counts.items()
-        if labels == "sparse" and ("dense", patients, name) in counts
-    ]
-    cells = pd.concat([cells, subtract_cells(pairs, draws, segmentation_metrics)], ignore_index=True)
-    said = cells.assign(patients=cells["patients"].map(say_patients))
-    shown = widen(said, keys, _say, lambda cell: METRIC_TITLES[cell["metric"]])
-    return Table(cells, shown, runs=tuple(run for runs in pixel_runs.values() for run in runs))
-
-
-def say_patients(patients: int) -> str:
-    """Whose pixels are labelled, in words."""
-    return f"{patients} patients" if patients else "all"
-
-
-def _say(cell: pd.Series) -> str:
-    sign = "+" if "minus" in str(cell.get("labels", cell.get("comparison", ""))) else ""
-    return format_value(cell["mean"], cell["ci_low"], cell["ci_high"], sign=sign)
+# --- how rare is what matters ---
 
 
 def make_pixel_shares(known: LabelMaps, rows: np.ndarray) -> Table:
     """What share of the pixels each class has, here in some videos and in the published samples, in percent."""
     lines = []
-    for labels, classes in LABELS.items():
+    for labels, published in WORDS["published"].items():
+        classes = LABELS[labels]
         counts = np.bincount(as_labels(known.maps[rows], labels).ravel(), minlength=len(classes))
         found = pd.Series(100 * counts / counts.sum(), classes)
         if labels == "dense":  # the samples do not tell healthy from unhealthy pleura
             pleura = [name for name in classes if name.startswith("pleura")]
             found = pd.concat([found.drop(pleura), pd.Series({"pleura": found[pleura].sum()})])
-        lines += [(labels, name, share, WORDS["published"][labels][name]) for name, share in found.items()]
+        lines += [(labels, name, share, published[name]) for name, share in found.items()]
     return Table(pd.DataFrame(lines, columns=["labels", "class", "percent", "published"]))
 
 
@@ -331,7 +256,7 @@ def make_transfer(rows: Mapping[str, Mapping[tuple, Row]], draws: int) -> Table:
     shown = widen(
         said.assign(classifier=said["classifier"].str.split(" / ").str[0]),
         ["features", "classifier", "patients", "share"],
-        _say,
+        say_signed,
     )
     return Table(cells, shown, runs=runs_of(row for of_task in rows.values() for row in of_task.values()))
 
@@ -359,7 +284,7 @@ def make_differences(rows: Mapping[str, Mapping[tuple, Row]], draws: int) -> Tab
                     used += [row, other]
     cells = subtract_cells(named, draws, metrics=["auc"])
     said = cells.assign(patients=cells["patients"].map(say_patients), share=cells["share"].map("{:.3g}".format))
-    return Table(cells, widen(said, ["comparison", "patients", "share"], _say), runs=runs_of(used))
+    return Table(cells, widen(said, ["comparison", "patients", "share"], say_signed), runs=runs_of(used))
 
 
 # --- verdicts ---
@@ -387,16 +312,15 @@ def give_verdicts(
         "C3": ("auc", 1, dense.held_out, sparse.held_out, None, _by_chance((sparse, dense), labelled.draws)),
     }
     lines = []
-    for claim, (metric, side, first, second, measure, undertrained) in asked.items():
+    for claim, (metric, side, first, second, measure, chance) in asked.items():
         given = {} if measure is None else {"measure": measure}
         found = paired_difference(first, second, labelled.draws, **given)[metric]
         value, low, high = (100 * number for number in (found.value, found.low, found.high))
-        lines.append((claim, CLAIMS[claim], metric, value, low, high, found.p_value, side, undertrained))
-    columns = ["claim", "what", "metric", "difference", "ci_low", "ci_high", "p_value", "side", "undertrained"]
+        lines.append((claim, CLAIMS[claim], metric, value, low, high, found.p_value, side, chance))
+    columns = ["claim", "what", "metric", "difference", "ci_low", "ci_high", "p_value", "side", "chance"]
     cells = pd.DataFrame(lines, columns=columns).assign(p_holm=lambda table: holm(table["p_value"]))
-    verdicts = [_judge(row) for row in cells.itertuples()]
-    meant = [WORDS["verdicts"][verdict].format(significant=SIGNIFICANT) for verdict in verdicts]
-    cells = cells.assign(verdict=verdicts, meaning=meant)
+    judged = [judge_claim(row.difference * row.side, row.p_holm, chance=row.chance) for row in cells.itertuples()]
+    cells = cells.assign(verdict=judged, meaning=[explain_verdict(verdict) for verdict in judged])
     said = [format_value(row.difference, row.ci_low, row.ci_high, sign="+") for row in cells.itertuples()]
     shown = cells[["claim", "what", "verdict", "meaning"]].assign(difference=said)
     shown["p (Holm)"] = cells["p_holm"].map(lambda p: format_value(p, decimals=3))
@@ -409,14 +333,6 @@ CLAIMS = {
     "C3": "Pretrained on dense labels is best (dense minus sparse, AUC of diagnosis)",
 }
 """What the paper claims, and the difference that it is tested by."""
-
-
-def _judge(row: tuple) -> str:
-    if row.undertrained:
-        return "undertrained"
-    if not row.p_holm < SIGNIFICANT:
-        return "undecided"
-    return "confirmed" if row.difference * row.side > 0 else "refuted"
 
 
 def _by_chance(rows: Sequence[Row], draws: int) -> bool:

@@ -7,7 +7,7 @@ Source: Anwar et al. 2022, "SPCXR" (arXiv 2211.12944), whose text holds no table
 ``words/pretraining.toml``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from lusbio.cohorts import covid_blues
+from lusbio.cohorts.label_maps import PAINTED, read_label_maps
 from lusbio.cohorts.load import SYNTHETIC, load_cohort
 from lusbio.cohorts.splits import run_folds
 from lusbio.cohorts.targets import encode_task, keep_fraction, select_rows
@@ -27,17 +28,23 @@ from lusbio.files import Table, read_words
 from lusbio.network import VIT
 from lusbio.profiles import find_profile
 from lusbio.report import cells as of_cells
-from lusbio.report.compare import MARGIN, SIGNIFICANT, compare_budgets
+from lusbio.report import segmentation
+from lusbio.report.compare import compare_budgets, explain_verdict, judge_claim
+from lusbio.report.segmentation import ALL_THREE, PixelRuns
 from lusbio.report.tables import TABLE1_METRICS, runs_of
 from lusbio.runs import predict
 from lusbio.runs.masked import pretrain_masked
 from lusbio.runs.mixed_cohort import SIMULATED, keep_real, mix_cohorts
 from lusbio.runs.parallel import side_by_side
+from lusbio.runs.pixel_training import FRAMES, LABELS, name_task, train_on_pixels
 from lusbio.runs.plan import HALF, start_from
 from lusbio.runs.spec import Run, RunSpec, prepare_cohort
 from lusbio.runs.study import Study, as_study, open_study
 from lusbio.simulation import constants
 from lusbio.statistics import bootstrap
+from lusbio.statistics.bootstrap import HeldOut
+from lusbio.statistics.metrics import task_metrics
+from lusbio.statistics.segmentation import segmentation_metrics
 from lusbio.videos import DecodedVideo
 from lusbio.vocabulary import DISEASE, SEVERITY, TASKS, Kind, title_of
 
@@ -335,6 +342,38 @@ def load_transformer(run: Run):
     return network.eval()
 
 
+# --- pixels ---
+
+
+def label_pixels(study: Study, starts: Starts) -> PixelRuns:
+    """Train on sparse label maps, of few patients and of all, from both starts; nothing where no map is known."""
+    if not study.cohort.simulated and not (study.cohort.folder / PAINTED).is_dir():
+        return {}
+    sizes, name = WORDS[study.profile.name], WORDS[study.profile.name]["backbone"]
+    usual = {"backbone": VIT, "initial_weights": "scratch", "seed": 0, "outputs": LABELS["sparse"]}
+    usual["training"] = replace(study.profile.training, **sizes["pixels"])
+    specs = {
+        (start, patients): start_from(
+            [run.spec for run in starts[start, 1.0]],
+            in_folds(study.specs(name_task("sparse", patients), **usual), study),
+        )
+        for patients in (sizes["few"], 0)
+        for start in STARTS
+    }
+    asked = [spec for of_one in specs.values() for spec in of_one]
+    runs = iter(study.train(asked, assemble=train_on_pixels(name)))
+    return {way: [next(runs) for _ in of_one] for way, of_one in specs.items()}
+
+
+def count_labelled(study: Study, pixel_runs: PixelRuns) -> dict[tuple, list[HeldOut]]:
+    """What they say of the structures in test frames, by start, patients and structure: counts, one per run."""
+    if not pixel_runs:
+        return {}
+    known = read_label_maps(study.cohort, study.videos, FRAMES, study.jobs)
+    predicted = segmentation.predict_tested(study, pixel_runs, known, WORDS[study.profile.name]["backbone"])
+    return segmentation.hold_out_all(study, pixel_runs, predicted, known)
+
+
 # --- tables ---
 
 
@@ -410,17 +449,29 @@ def make_drift(found: Sequence[Row], drifted: Mapping[str, Sequence[Row]], study
     return Table(cells, of_cells.show_intervals(cells), runs=runs_of(found))
 
 
-def judge_claims(
-    by_share: Mapping[float, Sequence[Row]], drifted: Mapping[str, Sequence[Row]], tuned: Tuned, study: Study
-) -> Table:
-    """The seed's claims on the first task, by AUC, Holm over those that are asked.
+def make_segmentation(counts: Mapping[tuple, list], pixel_runs: PixelRuns, study: Study) -> Table:
+    """How well structures are found from both starts; of patients without label maps a table that says so."""
+    if not counts:
+        return Table(pd.DataFrame(columns=["features"]), note="No label map is known of these patients.")
+    pairs = {"fine-tuned minus from scratch": (Kind.MASKED, Kind.UNTRAINED)}
+    return segmentation.make_segmentation(counts, pixel_runs, study.draws, by="features", pairs=pairs)
 
-    A difference that counts is ``"undertrained"`` where it may still move by ``compare.MARGIN`` when the budget
-    doubles, which is asked with the videos as they are.
+
+def judge_claims(
+    by_share: Mapping[float, Sequence[Row]],
+    drifted: Mapping[str, Sequence[Row]],
+    labelled: Mapping[tuple, Sequence[HeldOut]],
+    tuned: Tuned,
+    study: Study,
+) -> Table:
+    """The seed's claims on the first task, by AUC, and on pixels, by Dice; Holm over those that are asked.
+
+    Whether a difference moves when the budget doubles is asked of the task, with the videos as they are.
 
     Args:
         by_share: From ``decide_all``.
         drifted: From ``decide_drifted``.
+        labelled: From ``segmentation.hold_out_all``, or nothing.
         tuned: From ``tune``.
         study: The cohort.
 
@@ -434,15 +485,19 @@ def judge_claims(
     for share in shares:
         whole = [pick(by_share[share], start, task) for start in STARTS]
         half = [decide_tuned(Arm(start, task, share, HALF), tuned, study) for start in STARTS]
-        gain[share] = _subtract(whole, study.draws)
+        gain[share] = _subtract([row.held_out for row in whole], study.draws)
         holds[share] = bool(compare_budgets({1.0: whole, HALF: half}, study.draws)["holds"].all())
     asked = {"P1": (gain[1.0], holds[1.0])}
     if len(shares) > 1:
         asked["P2"] = gain[shares[0]] - gain[1.0], all(holds.values())
-    asked |= {f"P3, {drift}": (_subtract(found, study.draws), holds[1.0]) for drift, found in drifted.items()}
+    for drift, found in drifted.items():
+        asked[f"P3, {drift}"] = _subtract([row.held_out for row in found[:2]], study.draws), holds[1.0]
+    if labelled:
+        pixels = [labelled[start, WORDS[study.profile.name]["few"], ALL_THREE] for start in STARTS]
+        asked["P4"] = _subtract(pixels, study.draws, "dice", segmentation_metrics), True
     lines = [{"claim": name, **_describe_draws(drawn), "holds": held} for name, (drawn, held) in asked.items()]
     cells = pd.DataFrame(lines).assign(p_holm=lambda table: bootstrap.holm(table["p_value"]))
-    cells["verdict"] = [_give_verdict(line) for line in cells.itertuples()]
+    cells["verdict"] = [judge_claim(line.difference, line.p_holm, moves=not line.holds) for line in cells.itertuples()]
     others = [name for name in WORDS["claims"] if not cells["claim"].str.startswith(name).any()]
     cells = pd.concat([cells, pd.DataFrame({"claim": others, "verdict": "not asked"})], ignore_index=True)
     told = pd.DataFrame([WORDS["claims"][name[:2]] for name in cells["claim"]])
@@ -450,16 +505,15 @@ def judge_claims(
     texts = {name: cells[name].map(lambda p: of_cells.format_value(p, decimals=3)) for name in ("p_value", "p_holm")}
     shown = cells.assign(**texts).drop(columns="holds")
     shown = shown.rename(columns={"ci_low": "difference_low", "ci_high": "difference_high"})
-    meant = "; ".join(f"*{verdict}*: {text}" for verdict, text in WORDS["verdicts"].items())
-    note = f"{title_of(task)}; fewest labels: {shares[0]:g} of them. "
-    note += meant.format(margin=MARGIN, significant=SIGNIFICANT) + "."
+    meant = "; ".join(f"*{verdict}*: {explain_verdict(verdict)}" for verdict in dict.fromkeys(cells["verdict"]))
+    note = f"{title_of(task)}; fewest labels: {shares[0]:g} of them. {meant}."
     return Table(cells, of_cells.show_intervals(shown), note, runs=tuple(run for arm in halved for run in tuned[arm]))
 
 
-def _subtract(pair: Sequence[Row], draws: int) -> np.ndarray:
-    """AUC of the second minus the first, as it is and in each draw, in points: shape (1 + D,)."""
-    values = [bootstrap.estimate(row.held_out, draws)["auc"].value for row in pair[:2]]
-    drawn = [bootstrap.draw_means(row.held_out, draws)["auc"] for row in pair[:2]]
+def _subtract(pair: Sequence, draws: int, metric: str = "auc", measure: Callable = task_metrics) -> np.ndarray:
+    """A metric of the second minus that of the first, as it is and in each draw, in points: shape (1 + D,)."""
+    values = [bootstrap.estimate(held_out, draws, measure)[metric].value for held_out in pair]
+    drawn = [bootstrap.draw_means(held_out, draws, measure)[metric] for held_out in pair]
     return 100 * np.append(values[1] - values[0], drawn[1] - drawn[0])
 
 
@@ -469,12 +523,6 @@ def _describe_draws(values: np.ndarray) -> dict[str, float]:
     (low, high), beyond = bootstrap.percentile_interval(drawn), min((drawn <= 0).sum(), (drawn >= 0).sum())
     p_value = min(1.0, 2 * (beyond + 1) / (len(drawn) + 1))
     return {"difference": values[0], "ci_low": low, "ci_high": high, "p_value": p_value}
-
-
-def _give_verdict(line: NamedTuple) -> str:
-    if not line.p_holm < SIGNIFICANT:
-        return "undecided"
-    return ("confirmed" if line.difference > 0 else "refuted") if line.holds else "undertrained"
 
 
 def describe_gain(cells: pd.DataFrame) -> str:

@@ -29,7 +29,7 @@ SIGNIFICANT = 0.05
 DECIDED = ("beats", "matches", "worse", "undecided")
 """The verdicts that are given where one can be given."""
 
-VERDICTS = read_words("verdicts.toml")
+VERDICTS, CLAIM_VERDICTS = read_words("verdicts.toml"), read_words("claims.toml")
 """What is said of the experts on biomarkers, and what it means."""
 
 
@@ -177,3 +177,24 @@ def _verdict(row: NamedTuple) -> str:
     if row.p_holm < SIGNIFICANT:
         return "beats" if row.difference > 0 else "worse"
     return "matches" if row.ci_low > -MARGIN else "undecided"
+
+
+def judge_claim(difference: float, p_holm: float, *, chance: bool = False, moves: bool = False) -> str:
+    """What is said of a claim of a companion paper, a key of ``words/claims.toml``.
+
+    Args:
+        difference: In the direction of the claim.
+        p_holm: Corrected for the claims being several.
+        chance: Whether a network of the comparison is not above chance on its own validation patients.
+        moves: Whether the difference may still move by ``MARGIN`` when the budget doubles.
+    """
+    if chance:
+        return "chance"
+    if not p_holm < SIGNIFICANT:
+        return "undecided"
+    return "moves" if moves else "confirmed" if difference > 0 else "refuted"
+
+
+def explain_verdict(verdict: str) -> str:
+    """What a verdict of ``judge_claim`` means."""
+    return CLAIM_VERDICTS[verdict].format(margin=MARGIN, significant=SIGNIFICANT)

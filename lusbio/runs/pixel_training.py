@@ -1,5 +1,7 @@
 """Pretraining on label maps: which patients' pixels are labelled, and the training that learns from them."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from lusbio.cohorts.label_maps import read_label_maps
@@ -7,7 +9,9 @@ from lusbio.errors import LusbioError
 from lusbio.runs.spec import PreparedCohort, Run, RunSpec
 from lusbio.vocabulary import PIXEL_CLASSES, SPARSE_CLASSES, SPARSE_OF_DENSE
 
-DECIDING = ("network/pixels.py", "network/pretraining.py", "simulation/masks.py", "cohorts/label_maps.py")
+DECIDING = (
+    *("network/pixels.py", "network/pretraining.py", "network/vit.py", "simulation/masks.py", "cohorts/label_maps.py"),
+)
 """Files that decide the numbers besides this one and the network's."""
 
 FRAMES = 8
@@ -16,16 +20,34 @@ FRAMES = 8
 VIDEOS = 4
 """Least number of videos of a patient whose pixels are labelled, where few patients are. (Engineering choice.)"""
 
-LABELS = {"dense": PIXEL_CLASSES, "sparse": SPARSE_CLASSES}
-"""The classes of either kind of labels."""
+JITTERED = "jittered"
+"""Dense labels whose edges are not exact; a network that learnt from them is judged by exact ones."""
 
-MERGED = {"dense": SPARSE_OF_DENSE, "sparse": tuple(range(len(SPARSE_CLASSES)))}
+LABELS = {"dense": PIXEL_CLASSES, "sparse": SPARSE_CLASSES, JITTERED: PIXEL_CLASSES}
+"""The classes of each kind of labels."""
+
+MERGED = {"dense": SPARSE_OF_DENSE, "sparse": tuple(range(len(SPARSE_CLASSES))), JITTERED: SPARSE_OF_DENSE}
 """What each of them is as a sparse class."""
 
 
 def as_labels(maps: np.ndarray, labels: str) -> np.ndarray:
     """Dense maps as dense or sparse ones: the same pixels, other names."""
-    return maps if labels == "dense" else np.asarray(SPARSE_OF_DENSE, np.uint8)[maps]
+    return np.asarray(SPARSE_OF_DENSE, np.uint8)[maps] if labels == "sparse" else maps
+
+
+def jitter_edges(maps: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Maps whose edges lie up to a pixel off: each pixel takes the class of itself or of one of its eight neighbours.
+
+    Args:
+        maps: uint8 (..., H, W).
+        rng: Where the draws come from.
+
+    Returns:
+        The same shape.
+    """
+    height, width = maps.shape[-2:]
+    rows, columns = np.indices((height, width), np.int16) + rng.integers(-1, 2, (2, height, width), np.int16)
+    return maps[..., rows.clip(0, height - 1), columns.clip(0, width - 1)]
 
 
 def name_task(labels: str, patients: int) -> str:
@@ -39,37 +61,56 @@ def read_task(task: str) -> tuple[str, int]:
     return labels, int(patients or 0)
 
 
-def train_on_pixels(spec: RunSpec, prepared: PreparedCohort) -> tuple:
-    """What trains a U-Net on label maps, as ``study.train(..., assemble=...)`` takes it.
+def train_on_pixels(transformer: str = "") -> Callable:
+    """What ``study.train(..., assemble=...)`` takes: learn label maps.
 
     Which labels, and of how many patients, stands in the task's name, see ``name_task``. Images, steps and seeds are
-    the same for dense and sparse labels.
+    the same whatever the labels.
+
+    Args:
+        transformer: A key of ``vit.SIZES``; else a U-Net learns.
     """
-    import torch
 
-    from lusbio.network.clips import ClipDataModule
-    from lusbio.network.pixels import PixelDataset, PixelModule, balance_classes
+    def assemble(spec: RunSpec, prepared: PreparedCohort) -> tuple:
+        import torch
+
+        from lusbio.network.clips import ClipDataModule
+        from lusbio.network.pixels import PixelDataset, PixelModule, balance_classes
+
+        labels, patients = read_task(spec.task)
+        settings, known = spec.training, read_label_maps(prepared.cohort, prepared.videos, FRAMES)
+        splits = prepared.splits(spec.fold).to_numpy()
+        train, val = (np.flatnonzero(splits == split) for split in ("train", "val"))
+        train = choose_labelled(prepared, train, known.maps, patients, spec.entropy)
+        maps = as_labels(known.maps, labels)
+        if labels == JITTERED:
+            maps = np.stack([jitter_edges(one, np.random.default_rng([spec.entropy, k])) for k, one in enumerate(maps)])
+        data = ClipDataModule(
+            PixelDataset(known.frames, maps),
+            train,
+            val,
+            clips_per_epoch=settings.clips_per_epoch,
+            batch_size=settings.batch_size,
+            validation_clips=settings.validation_clips,
+            seed=spec.entropy,
+        )
+        torch.manual_seed(spec.entropy)
+        weights = balance_classes(maps[train], MERGED[labels])
+        sizes = {"settings": settings, "steps_per_epoch": len(data.train_dataloader()), "seed": spec.entropy}
+        module = PixelModule(make_labeller(spec, transformer), weights, MERGED[labels], **sizes)
+        return module, data, {"train": train, "val": val}
+
+    return assemble
+
+
+def make_labeller(spec: RunSpec, transformer: str = ""):
+    """A network with random weights that labels pixels: a ``vit.ViTLabeller``, or a ``unet.UNet``."""
     from lusbio.network.unet import UNet
+    from lusbio.network.vit import ViTLabeller
 
-    torch.manual_seed(spec.entropy)
-    labels, patients = read_task(spec.task)
-    settings, known = spec.training, read_label_maps(prepared.cohort, prepared.videos, FRAMES)
-    splits = prepared.splits(spec.fold).to_numpy()
-    train, val = (np.flatnonzero(splits == split) for split in ("train", "val"))
-    train = choose_labelled(prepared, train, known.maps, patients, spec.entropy)
-    data = ClipDataModule(
-        PixelDataset(known.frames, as_labels(known.maps, labels)),
-        train,
-        val,
-        clips_per_epoch=settings.clips_per_epoch,
-        batch_size=settings.batch_size,
-        validation_clips=settings.validation_clips,
-        seed=spec.entropy,
-    )
-    weights = balance_classes(as_labels(known.maps[train], labels), MERGED[labels])
-    sizes = {"settings": settings, "steps_per_epoch": len(data.train_dataloader()), "seed": spec.entropy}
-    module = PixelModule(UNet(len(spec.outputs), settings.width), weights, MERGED[labels], **sizes)
-    return module, data, {"train": train, "val": val}
+    if transformer:
+        return ViTLabeller(len(spec.outputs), size=spec.training.image_size, name=transformer)
+    return UNet(len(spec.outputs), spec.training.width)
 
 
 def choose_labelled(
@@ -116,14 +157,13 @@ def _check_shown(shown: np.ndarray, whose: str) -> None:
         raise LusbioError(f"no label map {whose} shows {'; '.join(absent)}: a network cannot learn it")
 
 
-def predict_maps(run: Run, frames: np.ndarray) -> np.ndarray:
+def predict_maps(run: Run, frames: np.ndarray, transformer: str = "") -> np.ndarray:
     """What a finished pixel training says of frames, uint8 (V, n, H, W): positions in its classes, the same shape."""
     from lusbio.network.pixels import label_frames
     from lusbio.network.training import choose_device, one_thread
-    from lusbio.network.unet import UNet
     from lusbio.network.weights import load_weights
 
-    network = UNet(len(run.spec.outputs), run.spec.training.width)
+    network = make_labeller(run.spec, transformer)
     load_weights(network, run.folder / "weights.safetensors")
     with one_thread():
         return label_frames(network, frames, choose_device())
