@@ -4,26 +4,30 @@ import importlib.util
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from helpers import small_study
+from helpers import SMALL, TINY, small_study
 
 from lusbio.files import ROOT, build_folder
 from lusbio.network import clips, training
+from lusbio.profiles import PROFILES
 from lusbio.runs import assembly
 from lusbio.runs.spec import Own
 
 FOLDER = ROOT / "benchmarks"
-EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
-SCRIPTS = [*sorted(path for path in FOLDER.glob("*.py") if not path.name.startswith("_")), *EXPERIMENTS]
+EXPERIMENTS = sorted((ROOT / "experiments").glob("[!_]*.py"))
+SCRIPTS = [*sorted(FOLDER.glob("[!_]*.py")), *EXPERIMENTS]
 
 
 @pytest.fixture
 def load(monkeypatch):
     """A function that imports a script as Python does when it is run there, without running it."""
-    monkeypatch.syspath_prepend(str(FOLDER))
+    for folder in (FOLDER, ROOT / "experiments"):
+        monkeypatch.syspath_prepend(str(folder))
     before = set(sys.modules)
 
     def load_path(path: Path):
@@ -34,7 +38,7 @@ def load(monkeypatch):
         return module
 
     yield load_path
-    for name in {"_measure", "_training"} - before:
+    for name in {"_measure", "_training", "_levers"} - before:
         sys.modules.pop(name, None)
 
 
@@ -90,6 +94,11 @@ def ladder(load):
     return load(ROOT / "experiments" / "lever_ladder.py")
 
 
+@pytest.fixture
+def levers(ladder):
+    return sys.modules["_levers"]
+
+
 def test_every_lever_differs_from_its_reference_in_one_thing(ladder):
     by_name = {rung.name: rung for rung in ladder.RUNGS}
     for rung in ladder.RUNGS:
@@ -111,15 +120,150 @@ def test_levers_are_parts_of_ones_own(ladder):
     assert sorted(filter(None, {name.split("-")[0] for name in names})) == ["augment", "loss"]
 
 
-def test_filling_in_what_is_hidden_changes_all_but_the_last_layer(ladder, tmp_path):
+@pytest.fixture
+def small_training(tmp_path):
+    """A module, its clips, the rows of its training videos, and made-up signs of all videos."""
     study = small_study(tmp_path)
     spec = study.specs("lung_severity", initial_weights="scratch")[0]
     rows, targets, _ = assembly.choose_rows(spec, study)
     module, data, _ = assembly.assemble(spec, study, rows, targets, Own())
-    before = {name: value.clone() for name, value in module.network.state_dict().items()}
-    ladder.fill_in_what_is_hidden(module, data, steps=2)
-    kept = {name for name, value in module.network.state_dict().items() if torch.equal(value, before[name])}
-    assert kept == {"fc.weight", "fc.bias"}
+    return module, data, rows["train"], torch.randn(len(targets), 5, generator=torch.Generator().manual_seed(0))
+
+
+def copy_weights(module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.network.state_dict().items()}
+
+
+def same_weights(module, before: dict[str, torch.Tensor]) -> set[str]:
+    found = module.network.state_dict()
+    assert found.keys() == before.keys()
+    return {name for name, value in found.items() if torch.equal(value, before[name])}
+
+
+def test_filling_in_what_is_hidden_changes_all_but_the_last_layer(ladder, small_training):
+    module, data, rows, _ = small_training
+    before = copy_weights(module)
+    ladder.fill_in_what_is_hidden(module, data, rows, steps=2)
+    assert same_weights(module, before) == {"fc.weight", "fc.bias"}
+
+
+def test_learning_signs_changes_all_but_the_last_layer_and_keeps_none_of_its_own(ladder, small_training):
+    module, data, rows, signs = small_training
+    before = copy_weights(module)
+    ladder.learn_signs(module, data, rows, signs, steps=2)
+    assert same_weights(module, before) == {"fc.weight", "fc.bias"}
+
+
+def test_signs_and_labels_of_other_videos_are_not_learnt_from(ladder, small_training):
+    module, data, rows, signs = small_training
+    others = torch.ones(len(signs), 1, dtype=torch.bool).index_fill(0, torch.from_numpy(rows), False)
+    before, learnt = copy_weights(module), []
+    for values in (signs, signs.masked_fill(others, 99.0)):
+        module.network.load_state_dict(before)
+        torch.manual_seed(0)
+        ladder.learn_signs(module, data, rows, values, steps=2)
+        learnt.append(copy_weights(module))
+        data.dataset.targets[:] = -1
+    assert same_weights(module, learnt[0]) == set(before)
+
+
+def test_signs_that_are_unknown_give_no_gradient(levers):
+    said = torch.randn(3, 5, requires_grad=True)
+    signs = torch.zeros(3, 5)
+    signs[0], signs[1, 2] = torch.nan, torch.nan
+    loss = levers.miss_signs(said, signs)
+    loss.backward()
+    known = ~signs.isnan()
+    assert loss.item() == pytest.approx(said.detach()[known].square().mean().item())
+    assert (said.grad[~known] == 0).all() and (said.grad[known] != 0).all()
+    assert levers.miss_signs(said, torch.full((3, 5), torch.nan)) == 0
+
+
+def test_signs_are_standardised_by_the_given_rows_and_constant_ones_are_left_out(ladder):
+    values = np.array([[1.0, 2.0, np.nan], [3.0, 2.0, 1.0], [5.0, 2.0, 3.0], [99.0, 7.0, 5.0]])
+    signs = ladder.standardise_signs(values, np.arange(3)).numpy()
+    assert signs[:3, 0] == pytest.approx([-1, 0, 1]) and signs[3, 0] == pytest.approx(48)
+    assert np.isnan(signs[:, 1]).all() and np.isnan(signs[0, 2]) and np.isfinite(signs[1:, 2]).all()
+
+
+def test_signs_beside_the_labels_add_their_loss_and_leave_the_network_as_it_is_kept(ladder, small_training):
+    module, data, _, signs = small_training
+    names, batch = set(module.network.state_dict()), next(iter(data.train_dataloader()))
+    unknown = ladder.SignsToo(module, torch.full_like(signs, torch.nan))
+    both = ladder.SignsToo(module, signs)
+    usual, same, more = (each.training_step(batch, 0) for each in (module, unknown, both))
+    assert same.item() == usual.item() < more.item()
+    more.backward()
+    assert both.layer.weight.grad.abs().sum() > 0
+    assert {id(p) for p in both.layer.parameters()} <= {id(p) for p in both.parameters()}
+    assert set(both.network.state_dict()) == names and not both.network.dropout._forward_pre_hooks
+
+
+def test_few_labels_are_those_of_fewer_patients_but_all_are_learnt_from_without_labels(ladder, tmp_path, monkeypatch):
+    study, signs, learnt = small_study(tmp_path), np.zeros((40, 5)), []
+    monkeypatch.setattr(ladder, "fill_in_what_is_hidden", lambda module, data, rows: learnt.append(rows))
+    rungs = {rung.name: replace(rung, start="scratch") for rung in ladder.RUNGS if rung.start == "simulated"}
+    rows, every = {}, np.flatnonzero(study.splits(0) == "train")
+    for name in ("from simulated", "from simulated, 1/8 of the labels"):
+        spec = ladder.describe_training(rungs[name], 0, study, ())
+        rows[name] = set(ladder.assemble_rung(rungs[name], spec, study, signs)[1].sampler.rows)
+    all_rows, few = rows.values()
+    patients = study.table["group_id"]
+    assert few < all_rows == set(every)
+    assert patients.iloc[sorted(few)].nunique() == np.ceil(patients.iloc[every].nunique() / 8)
+    hidden = next(rung for rung in ladder.RUNGS if rung.name == "hidden parts, 1/8 of the labels")
+    _, data = ladder.assemble_rung(hidden, spec, study, signs)
+    assert set(data.sampler.rows) == few and set(learnt[0]) == set(every)
+
+
+@pytest.mark.parametrize("task", ["biomarkers", "lung_severity"])
+def test_a_network_that_learns_signs_first_learns_those_of_all_training_videos(task, ladder, tmp_path, monkeypatch):
+    study, learnt = small_study(tmp_path), {}
+    monkeypatch.setattr(ladder, "learn_signs", lambda module, data, rows, signs: learnt.update(rows=rows, signs=signs))
+    first = [rung for rung in ladder.RUNGS if rung.start == "signs" and rung.task == task]
+    values = np.random.default_rng(0).normal(3, 2, size=(len(study.table), 5))
+    spec = study.specs(task)[0]
+    for rung in first:
+        module, _ = ladder.assemble_rung(rung, spec, study, values)
+        assert type(module) is training.VideoModule
+    every = np.flatnonzero(study.splits(0) == "train")
+    assert len(first) == 1 and set(learnt["rows"]) == set(every)
+    assert learnt["signs"][every].mean(0).numpy() == pytest.approx(0, abs=1e-5)
+    assert learnt["signs"][every].std(0).numpy() == pytest.approx(1, abs=1e-5)
+
+
+def test_every_rung_is_compared_with_one_before_it_that_has_as_many_labels(ladder):
+    names = [rung.name for rung in ladder.RUNGS]
+    against = {rung.name: rung.against for rung in ladder.RUNGS}
+    assert len(set(names)) == len(names)
+    assert all(names.index(other) < names.index(name) for name, other in against.items() if other)
+    assert against["hidden parts, 1/8 of the labels"] == "from simulated, 1/8 of the labels"
+    assert against["severity, hidden parts, 1/8 of the labels"] == "severity from simulated, 1/8 of the labels"
+    assert against["from simulated, 1/8 of the labels"] == against["signs too"] == against["signs first"]
+    assert against["signs first"] == "from simulated" and against["from scratch"] is None
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_other_settings_are_told_beside_those_of_the_profile(profile, ladder):
+    usual = PROFILES[profile].training
+    rungs = {rung.name: rung for rung in ladder.list_rungs(usual)}
+    left_out = [rung.name for rung in ladder.RUNGS if rung.name not in rungs]
+    assert left_out == (["15 frames"] if profile == "paper" else [])
+    assert rungs["64 pixels"].say_change(usual) == f"64 pixels instead of {usual.image_size}"
+    assert rungs["8 frames"].say_change(usual) == f"8 frames instead of {usual.frames}"
+    assert all(rung.say_change(usual) for rung in rungs.values())
+
+
+@pytest.mark.parametrize("lever", [{}, {"signs_too": True}], ids=["nothing", "signs too"])
+def test_a_rung_is_trained_once_and_says_something_of_every_validation_video(lever, ladder, tmp_path, monkeypatch):
+    study = small_study(tmp_path, profile=replace(TINY, training=replace(SMALL, frames=4)))
+    signs = np.random.default_rng(0).normal(size=(len(study.table), 5))
+    rung = ladder.Rung("one", "nothing", start="scratch", **lever)
+    path = ladder.train_rung(rung, 0, study, (), signs)
+    monkeypatch.setattr(ladder, "assemble_rung", None)
+    assert ladder.train_rung(rung, 0, study, (), signs) == path
+    ((rows, probabilities),) = ladder.read_answers([path])
+    assert set(rows) == set(np.flatnonzero(study.splits(0) == "val")) and probabilities.shape == (len(rows), 38)
 
 
 def test_blocks_take_turns_and_warmups_do_not_count(measure):
