@@ -136,9 +136,9 @@ def test_whose_pixels_are_labelled(study, tmp_path, monkeypatch):
 def test_the_source_alone_decides_by_the_diagnoses_of_the_source(study, tmp_path):
     pocovid = dense.add_diagnosis(as_study(prepare_cohort(as_pocovid(study.cohort), study.profile)))
     runs = [made_up_run(pocovid, tmp_path / "run", SEVERITY)]
-    majority = dense.decide_by_majority(runs, dense.DIAGNOSIS, pocovid)
-    row = dense.decide_by_source(majority, pocovid, dense.DIAGNOSIS)
-    assert row.features == Kind.SOURCE_ONLY
+    row = dense.make_row(
+        Kind.SOURCE_ONLY, "—", dense.DIAGNOSIS, runs, [dense.share_by_source(dense.DIAGNOSIS, pocovid)], pocovid
+    )
     np.testing.assert_allclose(row.held_out[0].probabilities.sum(1), 1)
     sources = pd.Series(row.held_out[0].groups).str.split("-").str[0]
     one = row.held_out[0].probabilities[(sources == sources[0]).to_numpy()]

@@ -6,19 +6,13 @@ import pytest
 from helpers import random_runs, small_study
 
 from lusbio.errors import NothingToDo
-from lusbio.experts.baselines import decide_by_majority
+from lusbio.experts.baselines import decide_by_majority, share_by_source
 from lusbio.experts.classifiers import EXPERT_NAMES
 from lusbio.experts.other_cohort import OtherCohortResult, judge_other_cohort
 from lusbio.experts.rows import CHOSEN, NETWORK
 from lusbio.files import Table
-from lusbio.paper.generalization import (
-    METRICS,
-    NO_FINDING,
-    check_comparable,
-    decide_by_source,
-    describe_generalization,
-    make_table3,
-)
+from lusbio.paper import generalization
+from lusbio.paper.generalization import METRICS, NO_FINDING, check_comparable, describe_generalization, make_table3
 from lusbio.report.cells import METRIC_TITLES
 from lusbio.runs.study import Study
 from lusbio.statistics.metrics import task_metrics
@@ -92,13 +86,10 @@ def test_the_source_alone_says_nothing_within_sources(cells):
 
 
 def test_the_source_alone_is_the_class_frequencies_of_each_source(result, other):
-    row = decide_by_source(result.rows[-1], other)
-    assert (row.features, row.classifier) == (Kind.SOURCE_ONLY, "—") and len(row.held_out) == 3
-    source = other.table["group_id"].str.split("-").str[0]
-    for fold in row.held_out:
-        for k, video in enumerate(fold.rows):
-            same = other.table.loc[source == source[video], SEVERITY].value_counts(normalize=True)
-            np.testing.assert_allclose(fold.probabilities[k], same.reindex(list("0123")))
+    shares, source = share_by_source(SEVERITY, other), other.table["group_id"].str.split("-").str[0]
+    for video in np.flatnonzero(other.table[SEVERITY].notna()):
+        same = other.table.loc[source == source[video], SEVERITY].value_counts(normalize=True)
+        np.testing.assert_allclose(shares[video], same.reindex(list("0123"), fill_value=0))
 
 
 def test_table3_holds_means_over_runs_and_the_paired_difference(result, cells):
@@ -157,6 +148,24 @@ def test_table3_holds_what_mixed_training_adds_by_pairs(with_mixed, table3):
     assert all("mixed biomarkers" in sentence for sentence in (*sentences[3:6], sentences[-1]))
     assert len(sentences) == len(before) + 3 == 13
     assert "Mixed:" in table.note and "Mixed:" not in table3.note
+
+
+def test_findings_that_are_mentioned_are_judged_against_those_that_are_not(result, home, other, monkeypatch):
+    table = other.table.assign(a_lines_none=other.table["a_lines_none"].where(other.table["a_lines_none"] == 0))
+    asked = replace(result, other=replace(other, cohort=replace(other.cohort, table=table)))
+    flags = generalization.find_flags(asked.other)
+    assert flags["A-lines"].tolist() == (other.table["a_lines_none"] == 0).astype(int).tolist()
+    seen = np.stack([1.0 - flags["A-lines"], flags["A-lines"]], axis=1)
+    away = np.random.default_rng(0).random((len(other.videos), len(BIOMARKER_NAMES)))
+    monkeypatch.setattr(type(home), "runs", lambda self, task: result.runs)
+    monkeypatch.setattr(generalization, "predict_each", lambda runs, other, jobs: [away] * len(runs))
+    monkeypatch.setattr(generalization, "decide_elsewhere_with_signs", lambda runs, *rest: [seen] * len(runs))
+    made = generalization.make_flags(asked, 50)
+    auc = made.cells[made.cells["finding"] == "A-lines"].set_index("features")["mean"]
+    assert auc[Kind.SIGNS] == 100 and auc[Kind.DIFFERENCE] == pytest.approx(100 - auc[Kind.BIOMARKERS])
+    convex = (table["probe"] == "convex").to_numpy()
+    assert f"A-lines in {flags['A-lines'][convex].sum()}" in made.note and "32" not in made.note.split("A-lines")[1]
+    assert f"Mentioned of {convex.sum()} convex videos" in made.note
 
 
 # --- sentences ---

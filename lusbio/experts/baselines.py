@@ -11,6 +11,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from threadpoolctl import threadpool_limits
 
+from lusbio.cohorts.pocovid import find_sources
 from lusbio.cohorts.targets import classes_of, encode_task
 from lusbio.experts.classifiers import FOREST
 from lusbio.experts.inputs import ExpertInput, take_rated_biomarkers
@@ -50,6 +51,18 @@ def decide_baselines(biomarker_runs: Sequence[Run], task: str, study: Study) -> 
     rows = [row for given in rated for row in decide_with_experts(given, task, study, experts=[FOREST])]
     rows += decide_with_experts(biomarker_runs, task, study, experts=[BASELINE_EXPERT], shuffled=True)
     return [*rows, decide_by_majority(biomarker_runs, task, study)]
+
+
+def share_by_source(task: str, prepared: PreparedCohort) -> np.ndarray:
+    """How often each class stands among POCOVID's videos of a source: probabilities (V, K), NaN where none is known.
+
+    It is what somebody decides who knows the labels of every source and looks at no video, read off the labels that it
+    is judged by: not a rival, but a measure of the confounding.
+    """
+    labels = encode_task(prepared.table, task)
+    of_class = pd.DataFrame(labels[:, None] == np.arange(len(classes_of(prepared.table, task))))
+    counts = of_class.groupby(find_sources(prepared.table["group_id"])).transform("sum")
+    return counts.div(counts.sum(axis=1), axis=0).to_numpy()
 
 
 def decide_by_majority(runs: Sequence[Run], task: str, prepared: PreparedCohort) -> Row:

@@ -26,7 +26,7 @@ from lusbio.report.compare import explain_verdict, judge_claim
 from lusbio.runs.parallel import side_by_side
 from lusbio.runs.spec import Run, RunSpec
 from lusbio.runs.study import Study, open_study
-from lusbio.statistics.bootstrap import HeldOut, draw_means, estimate, holm
+from lusbio.statistics.bootstrap import HeldOut, describe_draws, draw_means, estimate, holm
 from lusbio.statistics.change import change_metrics, classify_change, rank_correlation
 from lusbio.vocabulary import BIOMARKER_GROUPS, BIOMARKER_NAMES, BIOMARKER_TASK, BIOMARKERS, SEVERITY
 
@@ -313,9 +313,7 @@ def make_distance(distances: pd.DataFrame, changes: Changes, runs: Sequence[Run]
             held_out = list(_hold_distances(of_row, unit))
             found = estimate(held_out, changes.study.draws, rank_correlation)["spearman"]
             drawn = draw_means(held_out, changes.study.draws, rank_correlation)["spearman"]
-            drawn = drawn[~np.isnan(drawn)]
-            beyond = min((drawn <= 0).sum(), (drawn >= 0).sum())
-            p_value = min(1.0, 2 * (beyond + 1) / (len(drawn) + 1)) if len(drawn) else np.nan
+            *_, p_value = describe_draws(drawn)
             claimed = row == CLAIMS["L3"]["first"] and unit == HEALTH[health].unit
             quantiles = dict(zip(SPREAD, of_row["distance"].quantile([0.5, 0.9, 1]), strict=True))
             names = {"health": health, "unit": unit, "row": row, "claim": "L3" if claimed else "", "metric": "spearman"}

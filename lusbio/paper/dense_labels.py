@@ -14,10 +14,10 @@ import pandas as pd
 from lusbio.cohorts import pocovid
 from lusbio.cohorts.label_maps import PAINTED, LabelMaps, spread_frames, take_frames
 from lusbio.cohorts.splits import run_folds
-from lusbio.cohorts.targets import classes_of, encode_task, keep_fraction
-from lusbio.experts.baselines import decide_by_majority, decide_linearly, take_pooled_pixels
+from lusbio.cohorts.targets import encode_task, keep_fraction
+from lusbio.experts.baselines import decide_by_majority, decide_linearly, share_by_source, take_pooled_pixels
 from lusbio.experts.inputs import ExpertInput, take_input
-from lusbio.experts.rows import NETWORK, Row, choose_by_validation, decide_with_experts, make_row
+from lusbio.experts.rows import Row, choose_by_validation, decide_end_to_end, decide_with_experts, make_row
 from lusbio.files import Table, read_words
 from lusbio.network import UNET
 from lusbio.profiles import TrainingSettings
@@ -145,9 +145,8 @@ def train_classifiers(study: Study, sizes: Sizes, pixel_runs: PixelRuns, task: s
     for (labels, patients, share), by_rate in tried.items():
         found = [[next(runs) for _ in specs] for specs in by_rate]
         own = [max(of_fold, key=lambda run: run.info["val_accuracy"]) for of_fold in zip(*found, strict=True)]
-        minutes = float(np.mean([run.minutes for run in own]))
-        decided = [run.probabilities for run in own]
-        rows[STARTS[labels], patients, share] = make_row(STARTS[labels], NETWORK, task, own, decided, study, minutes)
+        row = decide_end_to_end(own, study)
+        rows[STARTS[labels], patients, share] = replace(row, features=STARTS[labels])
     return rows
 
 
@@ -203,24 +202,12 @@ def decide_by_route(
     for (labels, patients), one in given.items():
         for share, row in zip(shares, decide_on_shares(one, task, study, sizes, shares), strict=True):
             rows[SHARES[labels], patients, share] = row
-    majority = decide_by_majority(runs, task, study)
-    rows[Kind.MAJORITY, 0, 1.0] = majority
+    rows[Kind.MAJORITY, 0, 1.0] = decide_by_majority(runs, task, study)
     rows[Kind.PIXELS, 0, 1.0] = decide_linearly(take_pooled_pixels(runs, study), task, study)
     if study.cohort.name == pocovid.NAME:
-        rows[Kind.SOURCE_ONLY, 0, 1.0] = decide_by_source(majority, study, task)
+        shares = [share_by_source(task, study)] * len(runs)
+        rows[Kind.SOURCE_ONLY, 0, 1.0] = make_row(Kind.SOURCE_ONLY, "—", task, runs, shares, study)
     return rows
-
-
-def decide_by_source(majority: Row, study: Study, task: str) -> Row:
-    """What somebody decides who knows the diagnoses of each source of videos, and looks at none of them.
-
-    It is read off the labels that it is judged by: not a rival, but a measure of the confounding.
-    """
-    labels = encode_task(study.table, task)
-    of_class = pd.DataFrame(labels[:, None] == np.arange(len(classes_of(study.table, task))))
-    counts = of_class.groupby(pocovid.find_sources(study.table["group_id"])).transform("sum")
-    shares = counts.div(counts.sum(axis=1), axis=0).to_numpy()
-    return make_row(Kind.SOURCE_ONLY, "—", task, majority.runs, [shares] * len(majority.runs), study)
 
 
 # --- how rare is what matters ---

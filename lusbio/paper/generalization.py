@@ -11,17 +11,20 @@ import numpy as np
 import pandas as pd
 
 from lusbio.cohorts.pocovid import find_sources
-from lusbio.cohorts.targets import classes_of, encode_task
+from lusbio.experts.baselines import share_by_source
 from lusbio.experts.other_cohort import OtherCohortResult, judge_other_cohort
 from lusbio.experts.rows import CHOSEN, NETWORK, Row
+from lusbio.experts.signs import decide_elsewhere_with_signs
 from lusbio.files import Table
 from lusbio.report.cells import METRIC_TITLES, measure_cells, name_row, say_cell, say_side, subtract_cells, widen
 from lusbio.runs.origin import describe_origin
-from lusbio.runs.predict import CLIPS
+from lusbio.runs.predict import CLIPS, predict_each
 from lusbio.runs.spec import PreparedCohort
 from lusbio.runs.study import Study
+from lusbio.statistics.bootstrap import HeldOut
+from lusbio.statistics.metrics import finding_auc
 from lusbio.statistics.within_sources import find_exact_interval, measure_severity
-from lusbio.vocabulary import BIOMARKER_TASK, SEVERITY, Kind
+from lusbio.vocabulary import BIOMARKER_NAMES, BIOMARKER_TASK, SEVERITY, Kind, group_names
 
 PAPER_VIDEOS = 21
 """Linear videos of POCOVID with a severity, duplicates not counted: what the paper tested on."""
@@ -29,6 +32,9 @@ PAPER_VIDEOS = 21
 FEWEST_GROUPS = 10
 """With fewer groups nothing is drawn anew: an interval over a handful would be too narrow, or a point. Accuracy then
 has its exact interval over videos, the AUC none. (Engineering choice.)"""
+
+MADE = ("table3", "table3_flags")
+"""What the notebook publishes."""
 
 METRICS = ("auc", "accuracy", "zero_auc", "zero_auc_within_sources")
 
@@ -56,27 +62,11 @@ PAIRS = {
 def check_comparable(study: Study, other: Study) -> None:
     """End the notebook where a study's networks have nothing to show on another cohort, or nothing to be judged by."""
     if study.cohort.name == other.cohort.name:
-        study.end_here(f"No Table 3: a test of {study.cohort.name} on itself is no generalization.", "table3")
+        study.end_here(f"No Table 3: a test of {study.cohort.name} on itself is no generalization.", *MADE)
     for task in (SEVERITY, BIOMARKER_TASK):
-        study.check_learnable(task, "table3")
+        study.check_learnable(task, *MADE)
     if other.table[SEVERITY].isna().all():
-        study.end_here(f"No Table 3: none of the {len(other.videos)} videos has a severity.", "table3")
-
-
-def decide_by_source(majority: Row, other: PreparedCohort) -> Row:
-    """What somebody decides who knows how severe the videos of each source are, and looks at none.
-
-    It is read off the labels that it is judged by: not a rival, but a measure of the confounding.
-
-    Args:
-        majority: The row of class frequencies, whose runs are followed.
-        other: The cohort that is tested on.
-    """
-    labels = encode_task(other.table, SEVERITY)
-    of_class = pd.DataFrame(labels[:, None] == np.arange(len(classes_of(other.table, SEVERITY))))
-    counts = of_class.groupby(find_sources(other.table["group_id"])).transform("sum")
-    shares = counts.div(counts.sum(axis=1), axis=0).to_numpy()  # NaN where a source has no severity: not tested
-    return judge_other_cohort(replace(majority, features=Kind.SOURCE_ONLY), [shares] * len(majority.runs), other)
+        study.end_here(f"No Table 3: none of the {len(other.videos)} videos has a severity.", *MADE)
 
 
 def make_table3(result: OtherCohortResult, draws: int) -> Table:
@@ -91,7 +81,11 @@ def make_table3(result: OtherCohortResult, draws: int) -> Table:
         ``interval``: over what it is, ``"groups"``, ``"videos, exact"``, or ``"none"`` (see ``FEWEST_GROUPS``). Rows of
         ``Kind.DIFFERENCE`` are the ``PAIRS``.
     """
-    rows = [*result.rows, decide_by_source(result.rows[-1], result.other)]
+    majority, shares = result.rows[-1], share_by_source(SEVERITY, result.other)
+    by_source = judge_other_cohort(
+        replace(majority, features=Kind.SOURCE_ONLY), [shares] * len(majority.runs), result.other
+    )
+    rows = [*result.rows, by_source]
     probes = result.other.table["probe"].to_numpy()[rows[0].held_out[0].rows]
     sets = {"all": np.full(len(probes), True)} | {probe: probes == probe for probe in ("convex", "linear")}
     parts = [_measure(rows, videos, keep, draws) for videos, keep in sets.items() if keep.any()]
@@ -103,6 +97,37 @@ def make_table3(result: OtherCohortResult, draws: int) -> Table:
     if any(row.features == Kind.MIXED for row in rows):
         note += " Mixed: networks that learnt from the training cohort and simulated patients together."
     return Table(cells, shown, note, _describe_tested(result))
+
+
+def make_flags(result: OtherCohortResult, draws: int) -> Table:
+    """Whether findings that POCOVID's metadata mention are seen in its convex videos, by biomarkers and by signs.
+
+    Returns:
+        Cells ``features, finding, metric, mean, sd, ci_low, ci_high``: AUC of mentioned against not mentioned, which
+        does not mean absent. Of each finding the last row is signs minus biomarkers.
+    """
+    home, other = result.home, result.other
+    runs, convex = home.runs(BIOMARKER_TASK), np.flatnonzero(other.table["probe"] == "convex")
+    away, groups, named, pairs = predict_each(runs, other, home.jobs), other.table["group_id"].to_numpy(), [], []
+    for finding, mentioned in find_flags(other).items():
+        none = group_names(finding)[0]
+        asked = home.with_task(finding, ("no", "yes"), home.table[none].map({0: "yes", 1: "no"}))
+        signs = decide_elsewhere_with_signs(runs, finding, asked, other)
+        scores = [1 - p[:, BIOMARKER_NAMES.index(none)] for p in away], [p[:, 1] for p in signs]
+        ways = [[HeldOut(mentioned[convex], p[convex], groups[convex], convex) for p in by_run] for by_run in scores]
+        kinds = zip((Kind.BIOMARKERS, Kind.SIGNS), ways, strict=True)
+        named += [({"finding": finding, "features": kind}, held_out) for kind, held_out in kinds]
+        pairs.append(({"finding": finding, "features": Kind.DIFFERENCE}, *reversed(ways)))
+    cells = pd.concat([measure_cells(named, draws, finding_auc), subtract_cells(pairs, draws, finding_auc)])
+    shown = widen(cells, ["finding", "features"], heading=lambda cell: METRIC_TITLES[cell["metric"]])
+    said = ", ".join(f"{finding} in {mentioned[convex].sum()}" for finding, mentioned in find_flags(other).items())
+    note = f"Mentioned of {len(convex)} convex videos of {len(np.unique(groups[convex]))} groups: {said}."
+    return Table(cells, shown, note, _describe_tested(result))
+
+
+def find_flags(other: PreparedCohort) -> dict[str, np.ndarray]:
+    """Whether the metadata mention a finding, int (V,): where its "none" is known, it is known not to be so."""
+    return {name: other.table[group_names(name)[0]].notna().to_numpy(int) for name in ("A-lines", "B-lines")}
 
 
 def _measure(rows: list[Row], videos: str, keep: np.ndarray, draws: int) -> pd.DataFrame:

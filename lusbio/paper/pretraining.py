@@ -495,8 +495,9 @@ def judge_claims(
     if labelled:
         pixels = [labelled[start, WORDS[study.profile.name]["few"], ALL_THREE] for start in STARTS]
         asked["P4"] = _subtract(pixels, study.draws, "dice", segmentation_metrics), True
-    lines = [{"claim": name, **_describe_draws(drawn), "holds": held} for name, (drawn, held) in asked.items()]
-    cells = pd.DataFrame(lines).assign(p_holm=lambda table: bootstrap.holm(table["p_value"]))
+    lines = [(name, drawn[0], *bootstrap.describe_draws(drawn[1:]), held) for name, (drawn, held) in asked.items()]
+    cells = pd.DataFrame(lines, columns=["claim", "difference", "ci_low", "ci_high", "p_value", "holds"])
+    cells = cells.assign(p_holm=bootstrap.holm(cells["p_value"]))
     cells["verdict"] = [judge_claim(line.difference, line.p_holm, moves=not line.holds) for line in cells.itertuples()]
     others = [name for name in WORDS["claims"] if not cells["claim"].str.startswith(name).any()]
     cells = pd.concat([cells, pd.DataFrame({"claim": others, "verdict": "not asked"})], ignore_index=True)
@@ -515,14 +516,6 @@ def _subtract(pair: Sequence, draws: int, metric: str = "auc", measure: Callable
     values = [bootstrap.estimate(held_out, draws, measure)[metric].value for held_out in pair]
     drawn = [bootstrap.draw_means(held_out, draws, measure)[metric] for held_out in pair]
     return 100 * np.append(values[1] - values[0], drawn[1] - drawn[0])
-
-
-def _describe_draws(values: np.ndarray) -> dict[str, float]:
-    """Of a value and its draws: the value, its interval, and the two-sided p-value."""
-    drawn = values[1:][~np.isnan(values[1:])]
-    (low, high), beyond = bootstrap.percentile_interval(drawn), min((drawn <= 0).sum(), (drawn >= 0).sum())
-    p_value = min(1.0, 2 * (beyond + 1) / (len(drawn) + 1))
-    return {"difference": values[0], "ci_low": low, "ci_high": high, "p_value": p_value}
 
 
 def describe_gain(cells: pd.DataFrame) -> str:

@@ -138,12 +138,19 @@ def paired_difference(
     drawn = [draw_means(runs, draws, measure, seed) for runs in (first, second)]
     differences = {}
     for name, by_run in subtract_by_run(first, second, measure).items():
-        values = drawn[0][name] - drawn[1][name]
-        values = values[~np.isnan(values)]
-        beyond = min((values <= 0).sum(), (values >= 0).sum())
-        p_value = min(1.0, 2 * (beyond + 1) / (len(values) + 1)) if len(values) else np.nan
-        differences[name] = Estimate(*_summarise(by_run), *percentile_interval(values), float(p_value))
+        differences[name] = Estimate(*_summarise(by_run), *describe_draws(drawn[0][name] - drawn[1][name]))
     return differences
+
+
+def describe_draws(values: np.ndarray) -> tuple[float, float, float]:
+    """The interval of what was drawn, (D,), and its p-value: twice the share of draws on the other side of zero.
+
+    Draws that are NaN are left out.
+    """
+    values = values[~np.isnan(values)]
+    beyond = min((values <= 0).sum(), (values >= 0).sum())
+    p_value = min(1.0, 2 * (beyond + 1) / (len(values) + 1)) if len(values) else np.nan
+    return *percentile_interval(values), float(p_value)
 
 
 def subtract_by_run(first: Runs, second: Runs, measure: Measure = task_metrics) -> dict[str, np.ndarray]:
