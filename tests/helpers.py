@@ -3,6 +3,9 @@
 Test modules import from here and never from each other.
 """
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +16,7 @@ import pandas as pd
 from lusbio.cohorts.splits import run_folds
 from lusbio.cohorts.table import Cohort, check_table
 from lusbio.experts.rows import Row
+from lusbio.files import ROOT
 from lusbio.profiles import PROFILES, Profile
 from lusbio.runs.spec import PreparedCohort, Run, prepare_cohort
 from lusbio.runs.study import Study, as_study
@@ -78,6 +82,20 @@ def small_study(
 ) -> Study:
     """The small cohort as a study: ``**cohort`` goes to ``make_small_cohort``."""
     return as_study(prepare_cohort(make_small_cohort(folder, **cohort), profile, jobs, protocol), jobs)
+
+
+def execute_notebook(name: str, cohort: Path, folder: Path, monkeypatch) -> Path:
+    """Run a notebook at ``smoke`` on a folder of videos; build and figures go below ``folder``: returns the tables'."""
+    for variable, place in (("LUSBIO_BUILD", "build"), ("LUSBIO_FIGURES", "figures")):
+        monkeypatch.setenv(variable, str(folder / place))
+    executed = folder / "executed.ipynb"
+    command = [sys.executable, "-m", "lusbio.publish.run_notebook", str(ROOT / "notebooks" / f"{name}.ipynb")]
+    command += ["--output", str(executed), "--profile", "smoke", "--cohort", str(cohort), "--jobs", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+    assert not [cell for cell in cells if "error" in str(cell.get("outputs"))[:40]]
+    return folder / "figures" / "smoke" / cohort.name
 
 
 def as_pocovid(cohort: Cohort, name: str = "pocovid") -> Cohort:

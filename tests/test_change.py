@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import TINY, make_small_cohort
+from helpers import TINY, execute_notebook, make_small_cohort
 from scipy.stats import spearmanr
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
@@ -169,6 +169,21 @@ def test_a_folder_with_exams_and_sf_can_be_compared(tmp_path):
     assert changes.columns == ["sf_value"] and changes.study is changes.home and len(changes.pairs) == 20
     with pytest.raises(NothingToDo, match="simulated patients only"):
         change.draw_patient(changes)
+
+
+@pytest.mark.slow
+def test_a_folder_of_ones_own_goes_through_the_whole_notebook(tmp_path, monkeypatch):
+    cohort = make_small_cohort(tmp_path / "mine", simulated=False)
+    values = np.tile([400.0, 300.0, 300.0, 400.0], 10) + np.arange(40)
+    write_csv(cohort.table.assign(exam=[1, 2] * 20, sf_value=values), tmp_path / "mine" / "cohort.csv")
+    tables = execute_notebook("12_change", tmp_path / "mine", tmp_path, monkeypatch)
+    cells = pd.read_csv(tables / "change.csv")
+    assert set(cells["health"]) == {"sf_value"} and {"mse", "weighted", "signs", "pixels", "majority"} <= set(
+        cells["row"]
+    )
+    assert not {"true_severity", "true_biomarkers"} & set(cells["row"])
+    assert "**Real** patients, cohort `mine` (40 videos, 20 patients)" in (tables / "change.md").read_text()
+    assert (tables / "change_verdict.csv").is_file() and not (tables / "change_patient.png").exists()
 
 
 # --- distances and verdicts ---
