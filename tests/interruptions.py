@@ -44,6 +44,8 @@ LARGEST_FILES = (2_000, 50_000, 400_000)
 DISKS = (0.01, 0.2, 0.7)
 """Sizes of a disk as shares of what the paper needs, one try each."""
 
+FILES_OF_RUNS = ("weights.safetensors", "predictions.csv", "features.npy", "run.json", "timing.json")
+
 RENAME_S = 0.05
 """How long a rename takes on a slow disk."""
 
@@ -58,7 +60,7 @@ os.replace, os.rename = slow(os.replace), slow(os.rename)
 """
 """A ``sitecustomize.py``, which every Python imports that finds it."""
 
-WAYS_OUT = "LUSBIO_BUILD|ulimit -f|remove this folder|make room"
+WAYS_OUT = "LUSBIO_BUILD|ulimit -f|remove this (?:folder|file)|make room"
 """What a sentence that helps says."""
 
 
@@ -196,13 +198,13 @@ def frames_cut_off(place: Place, whole: Place) -> None:
 
 
 def runs_cut_off(place: Place, whole: Place) -> None:
-    """A file of a finished run is cut off; then the run is removed, as the sentence says."""
+    """A file of a finished run is cut off; then it is removed, as the sentence says."""
     take_over(place, whole)
-    for name in ("weights.safetensors", "predictions.csv", "features.npy", "run.json", "timing.json"):
-        file = min((place.build / "runs").glob(f"biomarkers-fold*/{name}"))
-        os.truncate(file, file.stat().st_size * 2 // 3)
-        place.disturb()
-        shutil.rmtree(file.parent)
+    for name in ("experts/*.csv", *FILES_OF_RUNS):
+        for file in sorted((place.build / "runs").glob(f"biomarkers-fold*/{name}"))[:1]:
+            os.truncate(file, file.stat().st_size * 2 // 3)
+            place.disturb()
+            shutil.rmtree(file.parent)
     place.finish()
 
 

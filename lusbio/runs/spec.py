@@ -366,9 +366,9 @@ def load_run(folder: Path) -> Run:
         predictions = pd.read_csv(folder / "predictions.csv", dtype={"video_id": str})
         features = np.load(folder / "features.npy", allow_pickle=False)
         seconds = json.loads((folder / "timing.json").read_text())["seconds"]
-        written, rows = (folder / "predictions.csv").read_bytes(), sum(info["videos"].values())
-        if not written.endswith(b"\n") or (len(predictions), len(features)) != (rows, rows):
-            raise ValueError(f"predictions.csv is cut off, {len(predictions)} rows of {rows}")
+        found, rows = (len(predictions), predictions["split"].count()), (len(features), sum(info["videos"].values()))
+        if found != rows or not (folder / "predictions.csv").read_bytes().endswith(b"\n"):
+            raise ValueError(f"predictions.csv is cut off, {found[0]} rows of {rows[0]}")
     return Run(folder, RunSpec.from_json(info["spec"]), info, predictions, features, seconds / 60)
 
 
