@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import errno
 import functools
 import hashlib
 import importlib.metadata
@@ -96,6 +97,8 @@ def named_in_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno is None and "requested and" in str(error):  # numpy, of an array that was written in part
+            raise OSError(errno.ENOSPC, f"No room ({error})", str(path)) from error
         error.filename = error.filename or str(path)
         raise
 

@@ -153,9 +153,8 @@ def run_notebook(source: Path, output: Path, parameters: dict[str, str | int | f
     check_parameters(source, parameters)
     output.parent.mkdir(parents=True, exist_ok=True)
     running = output.with_suffix(".running.ipynb")
-    with filelock.FileLock(
-        output.with_name(f".{output.stem}.lock")
-    ):  # a second make waits, and finds every training done
+    lock = output.with_name(f".{output.stem}.lock")
+    with filelock.FileLock(lock):  # a second make waits, and then finds every training done
         _execute(source, running, parameters)
         write_text(_page(running), output.with_suffix(".html"))
         running.replace(output)
