@@ -190,7 +190,13 @@ def test_a_full_disk_is_a_sentence_in_a_cell_and_outside_of_one(tmp_path, write_
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     said = capfd.readouterr().err
-    assert "01_try: " in said and "File too large" in said and "ulimit -f" in said and "Traceback" not in said
+    assert (
+        "01_try: " in said
+        and "File too large: '" in said
+        and "02_try.running.ipynb'; allow" in said
+        and "ulimit -f" in said
+        and "Traceback" not in said
+    )
 
 
 def test_a_notebook_is_run_by_one_process_at_a_time(tmp_path, write_notebook):

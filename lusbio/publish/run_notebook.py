@@ -148,13 +148,13 @@ def run_notebook(source: Path, output: Path, parameters: dict[str, str | int | f
     """
     import filelock
 
-    from lusbio.files import write_text
+    from lusbio.files import named_in_errors, write_text
 
     check_parameters(source, parameters)
     output.parent.mkdir(parents=True, exist_ok=True)
     running = output.with_suffix(".running.ipynb")
     lock = output.with_name(f".{output.stem}.lock")
-    with filelock.FileLock(lock):  # a second make waits, and then finds every training done
+    with filelock.FileLock(lock), named_in_errors(running):  # a second make waits, then finds every training done
         _execute(source, running, parameters)
         write_text(_page(running), output.with_suffix(".html"))
         running.replace(output)
