@@ -123,13 +123,14 @@ $(PAGE): $(PAPER:%=$(OUT)/%.ipynb) $(wildcard lusbio/publish/page.*)
 DATA    := $(or $(LUSBIO_DATA),$(BUILD)/data)
 # The + lets `make -n paper` look too, and so tell the truth.
 $(OUT)/inputs.txt: FORCE
-	+@mkdir -p $(OUT); cohort='$(subst ','\'',$(COHORT))'; \
-	    { echo "cohort $$cohort"; echo "data $(LUSBIO_DATA)"; \
+	+@cohort='$(subst ','\'',$(COHORT))'; fresh=$@.$$$$.tmp; \
+	    mkdir -p $(OUT) && { echo "cohort $$cohort"; echo "data $(LUSBIO_DATA)"; \
 	      echo "weights $(LUSBIO_WEIGHTS) $(LUSBIO_WEIGHTS_I3D) $(WIDTH)"; \
       for place in "$$cohort" '$(subst ','\'',$(DATA))/covid_blues' '$(subst ','\'',$(DATA))/pocovid' \
           '$(subst ','\'',$(DATA))/covidx_us'; do \
-        if [ -d "$$place" ]; then (cd "$$place" && pwd && ls -lRn | cksum); fi; done; } > $@.tmp; \
-	    if cmp -s $@.tmp $@; then rm $@.tmp; else mv $@.tmp $@; fi
+        if [ -d "$$place" ]; then (cd "$$place" && pwd && ls -lRn | cksum); fi; done; } > $$fresh || { \
+	      echo "$(BUILD) cannot be written: make room, or name another build folder with LUSBIO_BUILD" >&2; exit 1; }; \
+	    if cmp -s $$fresh $@; then rm $$fresh; else mv $$fresh $@; fi
 
 REPOSITORY ?=
 site: $(PAGE) ## The site in build/site/: paper, notebooks, API, cards (REPOSITORY=owner/name for links to Colab)

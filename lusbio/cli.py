@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from lusbio.errors import LusbioError
+from lusbio.errors import LusbioError, name_way_out
 from lusbio.profiles import PROFILES, find_profile
 
 
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, e.g. `head`, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # a full disk, a folder that may not be written, a file where a folder should be
-        _say(f"error: {error.filename or ''}: {error.strerror or error}")
+        _say(f"error: {error.filename or ''}: {error.strerror or error}{name_way_out(error.errno)}")
         return 1
     except KeyboardInterrupt:
         _say("interrupted; what is finished is kept, run it again to go on")

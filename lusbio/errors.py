@@ -1,5 +1,6 @@
-"""The errors a person can mend: bad tables, bad videos, bad leaks."""
+"""The errors a person can mend: bad tables, bad videos, bad leaks, full disks."""
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,6 +52,23 @@ class VideoError(LusbioError):
 
 class LeakageError(LusbioError):
     """A patient or group stands on both sides of a split."""
+
+
+_ELSEWHERE = "name another build folder with LUSBIO_BUILD"
+
+WAYS_OUT = {
+    errno.ENOSPC: f"make room, or {_ELSEWHERE}",
+    errno.EDQUOT: f"make room, or {_ELSEWHERE}",
+    errno.EFBIG: "allow larger files (`ulimit -f unlimited`)",
+    errno.EROFS: _ELSEWHERE,
+    errno.EACCES: _ELSEWHERE,
+}
+"""What to do where something cannot be written, by the number of the error."""
+
+
+def name_way_out(number: int | None) -> str:
+    """The end of a sentence about an ``OSError``, by its number: what to do; empty where nobody knows."""
+    return f"; {WAYS_OUT[number]}, and start again: what is finished is kept" if number in WAYS_OUT else ""
 
 
 class NothingToDo(LusbioError):

@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import errno
 import functools
 import hashlib
 import importlib.metadata
@@ -91,16 +92,30 @@ def data_folder() -> Path:
 
 
 @contextlib.contextmanager
+def named_in_errors(path: Path) -> Iterator[None]:
+    """An error of the disk says what was to be written, also where the system does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None and "requested and" in str(error):  # numpy, of an array that was written in part
+            raise OSError(errno.ENOSPC, f"No room ({error})", str(path)) from error
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder that becomes ``path`` when the block ends without error.
 
-    It keeps the suffix, and the folder is made. After an error it is removed and ``path`` is as it was.
+    It keeps the suffix, and the folder is made. After an error it is removed and ``path`` is as it was; an error of the
+    disk names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
     try:
-        yield temporary
-        temporary.replace(path)
+        with named_in_errors(path):
+            yield temporary
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -143,9 +143,13 @@ def main() -> None:
                     found = {"traceback": len(cases)}
             rows.append({"what": what, "files": len(cases), **found})
             print(rows[-1], flush=True)
-    table = pd.DataFrame(rows).fillna(0)
-    text = " ".join(__doc__.split("\n\n")[1].split())
-    write_text(f"# Mutated files\n\n{text}\n\n{to_markdown(table)}\n", ROOT / "docs" / "faults.md")
+    write_page("Mutated files", __doc__, pd.DataFrame(rows).fillna(0), "faults.md")
+
+
+def write_page(title: str, explained: str, table: pd.DataFrame, name: str) -> None:
+    """A table into docs/, below what a module says of itself after its first line."""
+    text = "\n\n".join(" ".join(part.split()) for part in explained.strip().split("\n\n")[1:])
+    write_text(f"# {title}\n\n{text}\n\n{to_markdown(table)}\n", ROOT / "docs" / name)
 
 
 if __name__ == "__main__":

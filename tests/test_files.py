@@ -1,9 +1,12 @@
+import resource
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from lusbio import files
+from lusbio.errors import name_way_out
 from lusbio.files import (
     ROOT,
     atomic_path,
@@ -17,6 +20,7 @@ from lusbio.files import (
     to_markdown,
     write_csv,
     write_json,
+    write_text,
 )
 
 
@@ -146,3 +150,20 @@ def test_files_may_be_called_anything_and_stand_in_any_order(fingerprint):
     assert len(fingerprint(CODE, other)) == 12
     assert fingerprint(CODE, other) == fingerprint(other, CODE) == fingerprint(CODE, other, prefix="renamed")
     assert fingerprint(CODE) != fingerprint(CODE, other)
+
+
+def test_whatever_does_not_fit_names_the_file(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large: .*text.txt") as of_text:
+            write_text("a" * 2000, tmp_path / "text.txt")
+        with (
+            pytest.raises(OSError, match="No room .*frames.npy") as of_array,
+            atomic_path(tmp_path / "frames.npy") as path,
+        ):
+            np.save(path, np.zeros(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "ulimit -f" in name_way_out(of_text.value.errno) and "make room" in name_way_out(of_array.value.errno)
+    assert name_way_out(None) == "" and list(tmp_path.iterdir()) == []

@@ -183,3 +183,11 @@ def test_an_active_environment_with_the_stack_is_used_as_it_is(checkout):
     assert result.returncode == 0, result.stderr
     assert f"{sys.executable}: Python" in result.stdout
     assert not (checkout / ".venv").exists()
+
+
+@pytest.mark.parametrize("place", ["file", "file/in/it"])
+def test_a_build_folder_that_cannot_be_written_is_a_sentence(checkout, place):
+    (checkout / "file").touch()
+    result = _make(checkout, "paper", f"BUILD={place}")
+    assert result.returncode == 2 and "LUSBIO_BUILD" in result.stderr
+    assert f"{place} cannot be written: make room, or name another build folder" in result.stderr

@@ -77,6 +77,17 @@ def test_predictions_are_kept_by_cohort_and_number_of_clips(home, other):
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
+def test_predictions_that_are_cut_off_are_named(home, other):
+    run = home.runs(SEVERITY)[0]
+    whole = predict_cohort(run, other)
+    (path,) = (run.folder / "elsewhere").glob(f"{other.cohort.name}-*2clips.csv")
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(LusbioError, match=f"{path.name}: cut off; remove this file"):
+        predict_cohort(run, other)
+    path.unlink()
+    np.testing.assert_array_equal(predict_cohort(run, other), whole)
+
+
 def test_decisions_of_experts_are_read_back(home, other, result):
     folders = [run.folder / "elsewhere" for run in result.runs]
     written = {path: path.stat().st_mtime_ns for folder in folders for path in folder.iterdir()}

@@ -3,12 +3,14 @@ import functools
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import filelock
 import pytest
 from notebook_anatomy import anatomy_problems
 
@@ -156,7 +158,7 @@ def test_a_notebook_runs_in_this_python_and_becomes_a_page(tmp_path, write_noteb
     run_notebook(source, output, {"profile": "smoke", "cohort": 'it\'s "mine"', "jobs": 2})
     printed = capfd.readouterr().out
     assert f'{sys.executable} {source.parent.resolve()}\nsmoke it\'s "mine" 2\n' in printed
-    assert sorted(path.name for path in output.parent.iterdir()) == ["01_try.html", "01_try.ipynb"]
+    assert sorted(path.name for path in output.parent.glob("[!.]*")) == ["01_try.html", "01_try.ipynb"]
     assert "without encryption" not in output.read_text(encoding="utf-8")
     assert '"image/png"' in output.read_text(encoding="utf-8")
     page = output.with_suffix(".html").read_text(encoding="utf-8")
@@ -173,7 +175,41 @@ def test_a_failed_cell_is_shown_and_leaves_only_the_running_file(tmp_path, write
     said = capfd.readouterr().err
     assert "stopped in cell [4]" in said and "values = [1]" in said
     assert "ValueError: first line\nsecond line" in said and "01_try.running.ipynb" in said
-    assert [path.name for path in output.parent.iterdir()] == ["01_try.running.ipynb"]
+    assert [path.name for path in output.parent.glob("[!.]*")] == ["01_try.running.ipynb"]
+
+
+def test_a_full_disk_is_a_sentence_in_a_cell_and_outside_of_one(tmp_path, write_notebook, capfd):
+    source = write_notebook(tmp_path / "01_try.ipynb", "raise OSError(28, 'No space left on device', 'frames.npy')")
+    assert main([str(source), "--output", str(tmp_path / "out" / "01_try.ipynb")]) == 1
+    said = capfd.readouterr().err
+    assert "left on device: 'frames.npy'; make room" in said and "what is finished is kept" in said
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+    try:
+        assert main([str(source), "--output", str(tmp_path / "out" / "02_try.ipynb")]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capfd.readouterr().err
+    assert (
+        "01_try: " in said
+        and "File too large: '" in said
+        and "02_try.running.ipynb'; allow" in said
+        and "ulimit -f" in said
+        and "Traceback" not in said
+    )
+
+
+def test_a_notebook_is_run_by_one_process_at_a_time(tmp_path, write_notebook):
+    """Two share one running file, and who is second must not find half of it."""
+    source, output = write_notebook(tmp_path / "01_try.ipynb", "print('run')"), tmp_path / "out" / "01_try.ipynb"
+    output.parent.mkdir()
+    command = [sys.executable, "-m", "lusbio.publish.run_notebook", str(source), "--output", str(output)]
+    with filelock.FileLock(output.with_name(".01_try.lock")):
+        process = subprocess.Popen(command, cwd=ROOT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(6)
+        assert not output.with_suffix(".running.ipynb").exists()
+    assert process.wait() == 0 and output.exists()
 
 
 def test_a_notebook_that_has_nothing_to_do_ends_there_and_is_done(tmp_path, write_notebook, capfd):
@@ -186,7 +222,7 @@ def test_a_notebook_that_has_nothing_to_do_ends_there_and_is_done(tmp_path, writ
     assert said.err == ""
     page = output.with_suffix(".html").read_text(encoding="utf-8")
     assert "No raters here" in page and "Traceback" not in page and "papermill-error" not in page
-    assert [path.name for path in sorted(output.parent.iterdir())] == ["01_try.html", "01_try.ipynb"]
+    assert [path.name for path in sorted(output.parent.glob("[!.]*"))] == ["01_try.html", "01_try.ipynb"]
 
 
 def test_a_kernel_that_dies_is_an_error_with_its_last_words(tmp_path, write_notebook):

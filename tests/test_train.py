@@ -1,5 +1,7 @@
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from helpers import THREE_EPOCHS, silent, small_study
 
 from lusbio.cohorts.targets import encode_task
 from lusbio.errors import LusbioError
-from lusbio.runs.spec import check_same_videos, find_runs, prepare_cohort
+from lusbio.runs.spec import Run, RunSpec, check_same_videos, find_finished, find_runs, prepare_cohort, runs_folder
 from lusbio.runs.study import Study
 from lusbio.runs.train import execute, execute_many
 from lusbio.vocabulary import BIOMARKER_TASK, DISEASE, SEVERITY
@@ -94,6 +96,63 @@ def test_a_killed_run_resumes_to_the_same_bytes(study, tmp_path, monkeypatch, af
     for name in RESULTS:
         assert (whole.folder / name).read_bytes() == (resumed.folder / name).read_bytes(), name
     assert len(json.loads((resumed.folder / "timing.json").read_text())["epochs"]) == 3
+
+
+@pytest.fixture(scope="module")
+def whole(study) -> tuple[RunSpec, dict[str, bytes]]:
+    """A spec and what a run of it leaves when nothing goes wrong."""
+    (run,) = study.train(study.specs(SEVERITY, seed=3)[:1], say=silent)
+    return run.spec, {name: (run.folder / name).read_bytes() for name in RESULTS}
+
+
+def check_trained_again(study: Study, whole: tuple[RunSpec, dict[str, bytes]]) -> Run:
+    """Train what is not there, and find what is written when nothing goes wrong."""
+    (run,) = study.train([whole[0]], say=silent)
+    assert {name: (run.folder / name).read_bytes() for name in RESULTS} == whole[1]
+    return run
+
+
+def test_a_damaged_run_is_named_and_made_again_once_it_is_removed(study, whole):
+    folder = runs_folder(whole[0].run_id)
+    for name in ("weights.safetensors", "predictions.csv", "features.npy", "run.json", "timing.json"):
+        content = (folder / name).read_bytes()
+        for length in (len(content) * 2 // 3, len(content) - 2):
+            (folder / name).write_bytes(content[:length])
+            with pytest.raises(LusbioError, match=f"{folder.name}: damaged .*; remove this folder"):
+                study.train([whole[0]], say=silent)
+        if name == "run.json":
+            with pytest.raises(LusbioError, match="damaged .*; remove this folder"):
+                find_finished(SEVERITY)
+        (folder / name).write_bytes(content)
+    (folder / "features.npy").unlink()
+    with pytest.raises(LusbioError, match="damaged .*features.npy"):
+        find_runs([whole[0]])
+    shutil.rmtree(folder)
+    check_trained_again(study, whole)
+
+
+def test_half_a_checkpoint_is_no_reason_to_stop(study, whole, tmp_path, monkeypatch):
+    monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path))
+    folder = runs_folder(whole[0].run_id)
+    folder.mkdir(parents=True)
+    (folder / "resume.ckpt").write_bytes(b"PK\x03\x04" + bytes(10_000))
+    run = check_trained_again(study, whole)
+    assert "begins again" in (run.folder / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("largest", [300, 200_000, 4_000_000])
+def test_a_training_on_a_full_disk_names_the_file_and_goes_on_when_there_is_room(
+    study, whole, largest, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, limits[1]))
+    try:
+        with pytest.raises(OSError, match=rf"File too large: '{tmp_path}"):
+            study.train([whole[0]], say=silent)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    check_trained_again(study, whole)
 
 
 def test_the_order_of_the_table_does_not_matter(study):

@@ -8,6 +8,7 @@ one: what is slow to import comes after ``ended_in_two_lines``.
 import argparse
 import contextlib
 import os
+import re
 import shlex
 import signal
 import sys
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lusbio.errors import LusbioError, NothingToDo
+from lusbio.errors import LusbioError, NothingToDo, name_way_out
 
 PARAMETERS: dict[str, type] = {"profile": str, "cohort": str, "jobs": int}
 """What ``make paper`` passes to every notebook."""
@@ -66,7 +67,7 @@ def ended_in_two_lines(what: str, profile: str | None, cohort: str | None) -> It
 
 
 def run_command(command: Callable[[], None], what: str, profile: str | None, cohort: str | None) -> int:
-    """Run what a command line asks for: 0 when all went well, 1 after a LusbioError, 130 when interrupted.
+    """Run what a command line asks for: 0 when all went well, 1 after a LusbioError or a full disk, 130 if interrupted.
 
     Args:
         command: What to run.
@@ -79,6 +80,9 @@ def run_command(command: Callable[[], None], what: str, profile: str | None, coh
             command()
     except LusbioError as error:
         print(f"\n{error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"\n{what}: {error}{name_way_out(error.errno)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -142,13 +146,24 @@ def run_notebook(source: Path, output: Path, parameters: dict[str, str | int | f
         LusbioError: If a parameter does not fit (nothing runs then), or a cell fails; names the
             cell and its error. The executed part is kept in the running file.
     """
-    import papermill
+    import filelock
 
-    from lusbio.files import write_text
+    from lusbio.files import named_in_errors, write_text
 
     check_parameters(source, parameters)
     output.parent.mkdir(parents=True, exist_ok=True)
     running = output.with_suffix(".running.ipynb")
+    lock = output.with_name(f".{output.stem}.lock")
+    with filelock.FileLock(lock), named_in_errors(running):  # a second make waits, then finds every training done
+        _execute(source, running, parameters)
+        write_text(_page(running), output.with_suffix(".html"))
+        running.replace(output)
+
+
+def _execute(source: Path, running: Path, parameters: dict[str, str | int | float | bool]) -> None:
+    """Write a notebook into its running file, cell after cell."""
+    import papermill
+
     began = time.time()
     with tempfile.TemporaryDirectory(prefix="lusbio-") as folder, _kernel_of_this_python(Path(folder)) as kernel:
         by = {"kernel_name": "python3", "kernel_manager_class": kernel, "cwd": source.resolve().parent}
@@ -165,9 +180,7 @@ def run_notebook(source: Path, output: Path, parameters: dict[str, str | int | f
         except RuntimeError as error:  # nbclient's DeadKernelError, and kernels that never start
             said = (Path(folder) / LAST_WORDS).read_text(errors="replace")
             raise LusbioError(f"{source}: {error}. Out of memory? So far: {running}\n{said}".rstrip()) from error
-    write_text(_page(running), output.with_suffix(".html"))
     os.utime(running, (began, began))
-    running.replace(output)
 
 
 @contextlib.contextmanager
@@ -209,7 +222,9 @@ def _failure(source: Path, running: Path, error: Exception) -> str:
     """A few lines for the person at the terminal: which cell, what it did, what went wrong."""
     code = [f"    {line}" for line in error.source.strip().splitlines()]
     shown = code if len(code) <= 6 else [*code[:5], f"    ... ({len(code) - 5} more lines)"]
-    what = [f"{source} stopped in cell [{error.exec_count}]:", *shown, f"{error.ename}: {error.evalue}"]
+    number = re.match(r"\[Errno (\d+)\]", error.evalue)
+    way_out = name_way_out(int(number[1])) if number else ""
+    what = [f"{source} stopped in cell [{error.exec_count}]:", *shown, f"{error.ename}: {error.evalue}{way_out}"]
     return "\n".join([*what, f"The whole traceback, and everything up to there: {running}"])
 
 

@@ -149,5 +149,7 @@ def write_predictions(probabilities: np.ndarray, video_ids: pd.Series, path: Pat
 
 
 def read_predictions(path: Path) -> np.ndarray:
-    """The probabilities that ``write_predictions`` wrote, float64 (V, K)."""
+    """The probabilities that ``write_predictions`` wrote, float64 (V, K); a ``LusbioError`` if a part is missing."""
+    if not path.read_bytes().endswith(b"\n"):
+        raise LusbioError(f"{path}: cut off; remove this file, and it is made again")
     return pd.read_csv(path, dtype={"video_id": str}).drop(columns="video_id").to_numpy(np.float64)

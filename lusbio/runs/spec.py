@@ -5,10 +5,11 @@ reads them; ``train`` makes them.
 """
 
 import ast
+import contextlib
 import inspect
 import json
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import ceil
@@ -325,21 +326,49 @@ def is_finished(folder: Path) -> bool:
     return (folder / "run.json").is_file()
 
 
+@contextlib.contextmanager
+def _damage_named(folder: Path) -> Iterator[None]:
+    """Whatever is wrong with the files of a finished run, one sentence says what to do."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise LusbioError(f"{folder}: damaged ({error}); remove this folder, and the run is trained again") from error
+
+
+def _check_length(weights: Path) -> None:
+    """Raise a ``ValueError`` where a file of weights, if there is one, is shorter than its head says."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, "numpy") if weights.exists() else contextlib.nullcontext():
+            pass
+    except SafetensorError as error:
+        raise ValueError(f"{weights.name}: {error}") from error
+
+
 def find_finished(task: str) -> list[tuple[Path, dict]]:
     """Folders and ``run.json`` of finished runs of a task, of the code at hand and without parts of one's own."""
     files, code = runs_folder().glob(f"{task}-fold*/run.json"), training_code(USUAL_BACKBONE)
-    infos = {file.parent: json.loads(file.read_text(encoding="utf-8")) for file in files}
+    infos = {}
+    for file in files:
+        with _damage_named(file.parent):
+            infos[file.parent] = json.loads(file.read_text(encoding="utf-8"))
     return [(folder, info) for folder, info in infos.items() if info.get("code") == code and not info["spec"]["own"]]
 
 
 def load_run(folder: Path) -> Run:
-    """Read a finished run; a ``LusbioError`` if it is none."""
+    """Read a finished run; a ``LusbioError`` if it is none, or if one of its files is damaged."""
     if not is_finished(folder):
         raise LusbioError(f"{folder}: no finished run here (run.json is missing)")
-    info = json.loads((folder / "run.json").read_text())
-    predictions = pd.read_csv(folder / "predictions.csv", dtype={"video_id": str})
-    features = np.load(folder / "features.npy", allow_pickle=False)
-    seconds = json.loads((folder / "timing.json").read_text())["seconds"]
+    with _damage_named(folder):
+        _check_length(folder / "weights.safetensors")
+        info = json.loads((folder / "run.json").read_text())
+        predictions = pd.read_csv(folder / "predictions.csv", dtype={"video_id": str})
+        features = np.load(folder / "features.npy", allow_pickle=False)
+        seconds = json.loads((folder / "timing.json").read_text())["seconds"]
+        found, rows = (len(predictions), predictions["split"].count()), (len(features), sum(info["videos"].values()))
+        if found != rows or not (folder / "predictions.csv").read_bytes().endswith(b"\n"):
+            raise ValueError(f"predictions.csv is cut off, {found[0]} rows of {rows[0]}")
     return Run(folder, RunSpec.from_json(info["spec"]), info, predictions, features, seconds / 60)
 
 

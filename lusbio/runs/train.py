@@ -9,6 +9,7 @@ import os
 import platform
 import threading
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -19,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from lusbio.errors import LusbioError
-from lusbio.files import atomic_path, write_csv, write_json
+from lusbio.files import atomic_path, named_in_errors, write_csv, write_json
 from lusbio.network import OTHER_BACKBONE, USUAL_BACKBONE
 from lusbio.runs.parallel import side_by_side
 from lusbio.runs.spec import Own, PreparedCohort, Run, RunSpec, Say, find_runs, is_finished, runs_folder, training_code
@@ -214,7 +215,7 @@ def execute(spec: RunSpec, prepared: PreparedCohort, own: Own | None = None) -> 
     if spec.own != own.name:
         raise LusbioError(f"run {spec.run_id} has {spec.own or 'nothing'} of its own, given is {own.name or 'nothing'}")
     folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / ".lock"):
+    with filelock.FileLock(folder / ".lock"), named_in_errors(folder):
         if not is_finished(folder):
             _train(spec, prepared, own, folder)
     return folder
@@ -239,6 +240,9 @@ def _train(spec: RunSpec, prepared: PreparedCohort, own: Own, folder: Path) -> N
             gpu.prepare_gpu(module, data, device, say)
         say(f"{len(rows['train'])} videos to train on, {len(rows['val'])} to validate on; {origin}")
         log = EpochLog(folder / "log.csv", say)
+        if (kept := folder / training.RESUME_FILE).exists() and not zipfile.is_zipfile(kept):
+            say("what an interruption left is half a file; this run begins again")  # it is copied in, not renamed
+            kept.unlink()
         best = training.fit(module, data, folder, device=device, callbacks=[log])
         start = time.perf_counter()
         predictions = _predict_all(module, data, prepared, spec, folder, device)
