@@ -329,21 +329,12 @@ def is_finished(folder: Path) -> bool:
 @contextlib.contextmanager
 def _damage_named(folder: Path) -> Iterator[None]:
     """Whatever is wrong with the files of a finished run, one sentence says what to do."""
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, SafetensorError) as error:
         raise LusbioError(f"{folder}: damaged ({error}); remove this folder, and the run is trained again") from error
-
-
-def _check_length(weights: Path) -> None:
-    """Raise a ``ValueError`` where a file of weights, if there is one, is shorter than its head says."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(weights, "numpy") if weights.exists() else contextlib.nullcontext():
-            pass
-    except SafetensorError as error:
-        raise ValueError(f"{weights.name}: {error}") from error
 
 
 def find_finished(task: str) -> list[tuple[Path, dict]]:
@@ -358,10 +349,13 @@ def find_finished(task: str) -> list[tuple[Path, dict]]:
 
 def load_run(folder: Path) -> Run:
     """Read a finished run; a ``LusbioError`` if it is none, or if one of its files is damaged."""
+    from safetensors import safe_open
+
     if not is_finished(folder):
         raise LusbioError(f"{folder}: no finished run here (run.json is missing)")
     with _damage_named(folder):
-        _check_length(folder / "weights.safetensors")
+        if (folder / "weights.safetensors").exists():
+            safe_open(folder / "weights.safetensors", "numpy")  # raises where it is shorter than its head says
         info = json.loads((folder / "run.json").read_text())
         predictions = pd.read_csv(folder / "predictions.csv", dtype={"video_id": str})
         features = np.load(folder / "features.npy", allow_pickle=False)
