@@ -1,6 +1,6 @@
 """The paper in miniature while everything goes wrong, in numbers: ``python tests/interruptions.py``, on Linux, as root.
 
-It writes docs/interruptions.md. Each row is `make smoke` in a build folder of its own: several tries that are
+It writes docs/interruptions.md. Each row is `make paper PROFILE=smoke` in a build folder of its own: several tries that are
 disturbed, and at the end the same command undisturbed. *Equal* counts papers that came to their end with the tables of
 one that nothing disturbed, byte for byte but for columns of measured minutes. *Sentence* counts tries that ended with a
 line that names the way out, and without a traceback. *Neither* counts what must not be.
@@ -30,8 +30,8 @@ from faults import write_page
 
 from lusbio.files import ROOT
 
-WHAT = ("smoke",)
-"""What make makes."""
+WHAT = ("paper",)
+"""What make makes, in miniature."""
 
 KILLS, KILLS_OF_A_PAPER, SEED = 30, 10, 0
 
@@ -275,8 +275,8 @@ def killed(place: Place, whole: Place) -> None:
 
 
 CASES = (
-    *(frames_cut_off, runs_cut_off, large_files_refused, full_disk, read_only),
-    *(two_at_once, clock_back, slow_renames, killed),
+    *(killed, two_at_once, full_disk, read_only, clock_back, slow_renames),
+    *(frames_cut_off, runs_cut_off, large_files_refused),
 )
 
 
@@ -304,7 +304,7 @@ def main() -> None:
             counts = {count: getattr(place, count) for count in ("tries", "killed", "equal", "sentence", "neither")}
             rows.append({"what": what, **counts, "seconds": round(time.monotonic() - began)})
             print(rows[-1], flush=True)
-    write_page("Interrupted papers", __doc__, pd.DataFrame(rows), "interruptions.md")
+            write_page("Interrupted papers", __doc__, pd.DataFrame(rows), "interruptions.md")
 
 
 if __name__ == "__main__":
