@@ -113,9 +113,9 @@ def add_tasks(study: Study) -> Study:
 
 
 def list_folds(study: Study) -> Sequence[int]:
-    """The run folds that are asked: where all test the same patients as many as the profile has, elsewhere all."""
-    folds = run_folds(study.protocol)
-    return folds[: WORDS[study.profile.name]["folds"]] if study.protocol == "paper" else folds
+    """The run folds that are asked, as many as the profile says; of real patients each has others to test."""
+    folds = "folds" if study.protocol == "paper" else "real_folds"
+    return run_folds(study.protocol)[: WORDS[study.profile.name][folds]]
 
 
 def list_shares(study: Study, task: str) -> list[float]:
