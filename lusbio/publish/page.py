@@ -73,7 +73,7 @@ def _make_template() -> Template:
     """The frame of the page, ``page.html``."""
     blocks = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, **blocks)
-    environment.filters |= {"e": escape, "listed": _list_names}
+    environment.filters |= {"e": escape, "listed": _list_names, "marked": lambda text: render_markdown(text)[1]}
     return environment.get_template("page.html")
 
 
