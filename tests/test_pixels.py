@@ -185,7 +185,7 @@ def test_a_transformer_labels_pixels_and_starts_from_a_pretrained_one(study):
     given, found = (read_weights(one.folder / "weights.safetensors") for one in (first, run))
     name = "encoder.blocks.0.mlp.0.weight"
     torch.testing.assert_close(found[name], given[name], atol=1e-8, rtol=0)
-    frames = np.array(study.videos[0].load()[None, :2])
+    frames = study.videos[0].load()[None, :2]
     assert predict_maps(run, frames, "vit_micro").shape == frames.shape
 
 

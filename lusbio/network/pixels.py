@@ -137,7 +137,7 @@ class PixelModule(PretrainingModule):
 @torch.inference_mode()
 def label_frames(network: nn.Module, frames: np.ndarray, device: torch.device) -> np.ndarray:
     """The most probable class of every pixel of frames, uint8 (..., H, W), in the same shape."""
-    network, flat = network.to(device).eval(), torch.from_numpy(frames.reshape(-1, 1, *frames.shape[-2:]))
+    network, flat = network.to(device).eval(), torch.tensor(frames).reshape(-1, 1, *frames.shape[-2:])
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=choose_precision(device) == "bf16-mixed")
     found = []
     for batch in flat.split(PREDICTED):
