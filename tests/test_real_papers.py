@@ -12,7 +12,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = {
     "covid_blues": (
-        *("table1", "table2", "table3", "table3_flags", "table4_public", "table7", "biomarker_aucs", "differences"),
+        *(
+            "table1",
+            "table2",
+            "table3",
+            "findings_elsewhere",
+            "table4_public",
+            "table7",
+            "biomarker_aucs",
+            "differences",
+        ),
         *("verdict", "cost", "confusion", "kappa", "operating_points", "calibration", "reliability", "importance"),
         *("real_patients", "real_findings"),
     ),
