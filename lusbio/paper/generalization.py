@@ -122,7 +122,9 @@ def make_flags(result: OtherCohortResult, draws: int) -> Table:
     shown = widen(cells, ["finding", "features"], heading=lambda cell: METRIC_TITLES[cell["metric"]])
     said = ", ".join(f"{finding} in {mentioned[convex].sum()}" for finding, mentioned in find_flags(other).items())
     note = f"Mentioned of {len(convex)} convex videos of {len(np.unique(groups[convex]))} groups: {said}."
-    return Table(cells, shown, note, _describe_tested(result))
+    trained_on = describe_origin(home, runs)
+    origin = f"Tested on **real** patients, cohort `{other.cohort.name}` · trained on: {trained_on}"
+    return Table(cells, shown, note, origin)
 
 
 def find_flags(other: PreparedCohort) -> dict[str, np.ndarray]:
