@@ -83,21 +83,21 @@ def test_p_values_are_corrected_over_the_three_claims(study):
     assert found["p_holm"].min() == pytest.approx(3 * found["p_value"].min())
 
 
-def test_segmentation_is_compared_structure_by_structure():
+def test_segmentation_is_compared_structure_by_structure(study):
     counts = {
         (labels, patients, "A-line"): [counts_of(share)]
         for labels, patients, share in (("dense", 4, 0.2), ("sparse", 4, 0.6), ("sparse", 0, 0.6))
     }
-    table = segmentation.make_segmentation(counts, {}, 50, pairs=dense.SEGMENTATION_PAIRS)
+    table = segmentation.make_segmentation(counts, {}, study, pairs=dense.SEGMENTATION_PAIRS)
     cells = table.cells[table.cells["metric"] == "false_alarms"].set_index(["labels", "patients"])["mean"]
     assert cells["dense minus sparse", 4] == pytest.approx(cells["dense", 4] - cells["sparse", 4])
     assert ("dense minus sparse", 0) not in cells
     assert table.shown.loc[table.shown["labels"] == "dense minus sparse", "False alarms"].str.startswith("-").all()
 
 
-def test_shares_of_pixels_stand_beside_published_ones():
+def test_shares_of_pixels_stand_beside_published_ones(study):
     maps = np.arange(7 * 16, dtype=np.uint8).reshape(1, 7, 4, 4) % 7
-    cells = dense.make_pixel_shares(LabelMaps(np.zeros((1, 7), int), maps, maps), np.array([0])).cells
+    cells = dense.make_pixel_shares(study, LabelMaps(np.zeros((1, 7), int), maps, maps), np.array([0])).cells
     assert cells.groupby("labels")["percent"].sum().round(6).tolist() == [100, 100]
     of_dense = cells[cells["labels"] == "dense"].set_index("class")
     assert (

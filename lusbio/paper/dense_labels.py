@@ -213,7 +213,7 @@ def decide_by_route(
 # --- how rare is what matters ---
 
 
-def make_pixel_shares(known: LabelMaps, rows: np.ndarray) -> Table:
+def make_pixel_shares(labelled: Study, known: LabelMaps, rows: np.ndarray) -> Table:
     """What share of the pixels each class has, here in some videos and in the published samples, in percent."""
     lines = []
     for labels, published in WORDS["published"].items():
@@ -224,7 +224,8 @@ def make_pixel_shares(known: LabelMaps, rows: np.ndarray) -> Table:
             pleura = [name for name in classes if name.startswith("pleura")]
             found = pd.concat([found.drop(pleura), pd.Series({"pleura": found[pleura].sum()})])
         lines += [(labels, name, share, published[name]) for name, share in found.items()]
-    return Table(pd.DataFrame(lines, columns=["labels", "class", "percent", "published"]))
+    cells = pd.DataFrame(lines, columns=["labels", "class", "percent", "published"])
+    return Table(cells, origin=labelled.origin())
 
 
 # --- tables of the transfer ---
@@ -311,7 +312,8 @@ def give_verdicts(
     said = [format_value(row.difference, row.ci_low, row.ci_high, sign="+") for row in cells.itertuples()]
     shown = cells[["claim", "what", "verdict", "meaning"]].assign(difference=said)
     shown["p (Holm)"] = cells["p_holm"].map(lambda p: format_value(p, decimals=3))
-    return Table(cells.drop(columns="side"), shown, runs=runs_of((none, sparse, dense)))
+    note = f"C1 is about the pixels of cohort `{labelled.cohort.name}`, which are simulated or painted."
+    return Table(cells.drop(columns="side"), shown, note, runs=runs_of((none, sparse, dense)))
 
 
 CLAIMS = {

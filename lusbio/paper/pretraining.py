@@ -454,7 +454,7 @@ def make_segmentation(counts: Mapping[tuple, list], pixel_runs: PixelRuns, study
     if not counts:
         return Table(pd.DataFrame(columns=["features"]), note="No label map is known of these patients.")
     pairs = {"fine-tuned minus from scratch": (Kind.MASKED, Kind.UNTRAINED)}
-    return segmentation.make_segmentation(counts, pixel_runs, study.draws, by="features", pairs=pairs)
+    return segmentation.make_segmentation(counts, pixel_runs, study, by="features", pairs=pairs)
 
 
 def judge_claims(

@@ -91,7 +91,7 @@ def hold_out_all(labelled: Study, pixel_runs: PixelRuns, predicted: Mapping, kno
 def make_segmentation(
     counts: Mapping[tuple, list],
     pixel_runs: PixelRuns,
-    draws: int,
+    labelled: Study,
     *,
     by: str = "labels",
     pairs: Mapping[str, tuple] | None = None,
@@ -101,7 +101,7 @@ def make_segmentation(
     Args:
         counts: From ``hold_out_all``.
         pixel_runs: The trainings.
-        draws: Of the bootstrap.
+        labelled: Whose pixels are labelled.
         by: What the trainings differ in, the first column.
         pairs: What is told apart, by name.
 
@@ -116,11 +116,12 @@ def make_segmentation(
         for (way, patients, structure), held_out in counts.items()
         if way == first and (second, patients, structure) in counts
     ]
-    cells = measure_cells(named, draws, segmentation_metrics)
-    cells = pd.concat([cells, subtract_cells(subtracted, draws, segmentation_metrics)], ignore_index=True)
+    cells = measure_cells(named, labelled.draws, segmentation_metrics)
+    cells = pd.concat([cells, subtract_cells(subtracted, labelled.draws, segmentation_metrics)], ignore_index=True)
     said = cells.assign(patients=cells["patients"].map(say_patients))
     shown = widen(said, keys, say_signed, lambda cell: METRIC_TITLES[cell["metric"]])
-    return Table(cells, shown, runs=tuple(run for runs in pixel_runs.values() for run in runs))
+    runs = tuple(run for of_way in pixel_runs.values() for run in of_way)
+    return Table(cells, shown, origin=labelled.origin(runs), runs=runs)
 
 
 def say_patients(patients: int) -> str:
