@@ -109,6 +109,18 @@ READ_NUMBER = """() => {
 }"""
 
 
+SETTLED = """() => new Promise((done) => {
+  const counter = document.querySelector('.counter');
+  let text = counter.textContent, drawn = 0;
+  requestAnimationFrame(function look() {
+    drawn = counter.textContent === text ? drawn + 1 : 0;
+    text = counter.textContent;
+    drawn < 30 ? requestAnimationFrame(look) : done();
+  });
+})"""
+"""Wait until the film shows the frame where it was stopped: what is not decoded yet is drawn when it is."""
+
+
 # --- servers ---
 
 
@@ -365,8 +377,9 @@ def test_killed_kernels_lose_nothing_that_was_said_to_be_saved(numbered, browser
 
 def test_every_frame_is_the_one_that_it_says(looked_at):
     page, _ = looked_at
+    page.wait_for_function("document.querySelector('.counter').textContent === 'frame 40 of 40'")  # all have come
     page.keyboard.press("Space")
-    page.keyboard.press("ArrowRight")
+    page.evaluate(SETTLED)
     rng, wrong = np.random.default_rng(0), []
     at, _ = page.evaluate(READ_NUMBER)
     for key in rng.choice(["ArrowRight", "ArrowLeft"], 150, p=[0.6, 0.4]):
