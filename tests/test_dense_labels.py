@@ -113,6 +113,13 @@ def test_sizes_are_there_for_every_profile(study):
     assert dense.find_sizes(replace(study, profile=PROFILES["paper"])).pixels.width == 64
 
 
+def test_the_published_size_sees_what_its_start_says_of_pixels(study):
+    heads = {name: dense.find_sizes(replace(study, profile=profile)).head for name, profile in PROFILES.items()}
+    assert heads == {"smoke": "centre", "laptop": "centre", "paper": "maps"}
+    assert [dense.count_pixel_classes("maps", labels) for labels in dense.STARTS] == [7, 4, 7]
+    assert [dense.count_pixel_classes("centre", labels) for labels in dense.STARTS] == [0, 0, 0]
+
+
 def test_three_diagnoses_and_the_rest_unknown(study):
     with_diagnosis = dense.add_diagnosis(study)
     found = with_diagnosis.table.groupby(DISEASE)[dense.DIAGNOSIS].first()

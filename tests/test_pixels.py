@@ -11,6 +11,8 @@ from lusbio.errors import LusbioError
 from lusbio.network.pixels import PixelDataset, PixelModule, balance_classes, describe_maps, label_frames, pixel_loss
 from lusbio.network.unet import UNet, unet_classifier
 from lusbio.network.weights import read_weights
+from lusbio.paper import dense_labels
+from lusbio.profiles import PROFILES
 from lusbio.runs.masked import pretrain_masked
 from lusbio.runs.pixel_training import (
     JITTERED,
@@ -24,7 +26,7 @@ from lusbio.runs.pixel_training import (
 )
 from lusbio.runs.plan import start_from
 from lusbio.runs.study import open_study
-from lusbio.vocabulary import SEVERITY, SPARSE_OF_DENSE
+from lusbio.vocabulary import SEVERITY, SPARSE_OF_DENSE, Kind
 
 SIZES = {"frames": 1, "width": 4, "epochs": 2, "clips_per_epoch": 8, "batch_size": 4, "validation_clips": 1}
 
@@ -187,16 +189,29 @@ def test_a_transformer_labels_pixels_and_starts_from_a_pretrained_one(study):
     assert predict_maps(run, frames, "vit_micro").shape == frames.shape
 
 
-def test_a_classifier_starts_from_its_encoder(study):
+@pytest.mark.parametrize(("n_classes", "name"), [(0, "encoder.stages.4.0.weight"), (7, "classes.weight")])
+def test_a_classifier_starts_from_what_it_takes_over(study, n_classes, name):
     first = train(study)
     settings = replace(SMALL, **SIZES | {"frames": 2}, learning_rate=1e-12)
     named = {"backbone": "unet", "initial_weights": "scratch", "training": settings, "seed": 0}
     specs = start_from([first.spec], study.specs(SEVERITY, **named)[:1])
-    (run,) = study.train(specs, say=silent, network=unet_classifier(4))
+    (run,) = study.train(specs, say=silent, network=unet_classifier(4, n_classes))
     given, found = (read_weights(one.folder / "weights.safetensors") for one in (first, run))
-    name = "encoder.stages.4.0.weight"
     torch.testing.assert_close(found[name], given[name], atol=1e-8, rtol=0)
     assert run.spec.words == "lung_severity fold 0, from dense_pixels"
+
+
+@pytest.mark.parametrize(("head", "parts"), [("centre", 0), ("maps", 14)])
+def test_classifiers_of_the_companion_take_over_what_their_head_sees(study, head, parts):
+    first, sizes = train(study), dense_labels.find_sizes(replace(study, profile=PROFILES["smoke"]))
+    classes = replace(SMALL, **SIZES | {"frames": 2})
+    sizes = replace(sizes, head=head, classes=classes, few_shares=(), shares=(1.0,))
+    rows = dense_labels.train_classifiers(study, sizes, {("dense", 0): [first]}, SEVERITY)
+    assert set(rows) == {(Kind.END_TO_END, 0, 1.0), (Kind.FROM_DENSE, 0, 1.0)}
+    for row in rows.values():
+        assert row.runs[0].features.shape[1] == 64 + parts
+    taken = rows[Kind.FROM_DENSE, 0, 1.0].runs[0].info["initial_weights"]
+    assert taken.startswith(f"from the network of {first.folder.name}")
 
 
 def test_what_is_labelled_can_be_read_off_the_name():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lusbio.errors import LusbioError
-from lusbio.network.unet import Encoder, UNet, UNetClassifier, Up, unet_classifier
+from lusbio.network.unet import Encoder, MapsClassifier, UNet, UNetClassifier, Up, unet_classifier
 
 
 @pytest.mark.parametrize(("classes", "parameters"), [(7, 31_038_919), (4, 31_038_724)])
@@ -57,6 +57,21 @@ def test_a_classifier_takes_clips_and_every_tensor_of_the_way_down_fits():
     assert set(ours) - fitting == {"head.weight", "head.bias"}
 
 
-def test_the_order_of_frames_tells_the_classifier_nothing():
-    classifier, clips = UNetClassifier(3, 4).eval(), torch.rand(2, 5, 1, 32, 32)
+def test_a_classifier_that_sees_maps_is_the_whole_network_and_what_it_says_of_pixels():
+    unet, classifier, clips = UNet(7, 4), unet_classifier(4, 7)(3, 5).eval(), torch.rand(2, 5, 1, 32, 32)
+    assert set(classifier.state_dict()) - set(unet.state_dict()) == {"head.weight", "head.bias"}
+    features, logits = classifier.features_and_logits(clips)
+    assert features.shape == (2, 64 + 14) and logits.shape == (2, 3)
+    unet.load_state_dict({name: classifier.state_dict()[name] for name in unet.state_dict()})
+    said = unet.eval()(clips[0]).softmax(1)
+    torch.testing.assert_close(features[0, 64:71], said.mean((0, 2, 3)))
+    torch.testing.assert_close(features[0, 71:], said.flatten(2).max(2).values.mean(0))
+    centre = UNetClassifier(3, 4).eval()
+    centre.encoder.load_state_dict(unet.encoder.state_dict())
+    torch.testing.assert_close(features[:, :64], centre.features_and_logits(clips)[0])
+
+
+@pytest.mark.parametrize("make", [lambda: UNetClassifier(3, 4), lambda: MapsClassifier(3, 4, 7)])
+def test_the_order_of_frames_tells_the_classifier_nothing(make):
+    classifier, clips = make().eval(), torch.rand(2, 5, 1, 32, 32)
     torch.testing.assert_close(classifier(clips), classifier(clips.flip(1)))

@@ -78,10 +78,15 @@ class UNet(nn.Module):
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         """Logits of every pixel."""
-        *skipped, maps = self.encoder(check_side(frames))
+        return self.centre_and_logits(frames)[1]
+
+    def centre_and_logits(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Maps of the centre, (N, 16 base, H / 16, W / 16), and logits of every pixel."""
+        *skipped, centre = self.encoder(check_side(frames))
+        maps = centre
         for up, skip in zip(self.decoder, reversed(skipped), strict=True):
             maps = up(maps, skip)
-        return self.classes(maps)
+        return centre, self.classes(maps)
 
 
 def check_side(frames: torch.Tensor) -> torch.Tensor:
@@ -121,10 +126,43 @@ class UNetClassifier(nn.Module):
         return features, self.head(self.dropout(features))
 
 
-def unet_classifier(base: int) -> Callable[[int, int], UNetClassifier]:
-    """What makes a classifier of a base width, as ``study.train(..., network=...)`` takes it."""
+class MapsClassifier(UNet):
+    """A whole U-Net with a head for videos, which sees what the U-Net says of pixels: clips (B, T, 1, H, W) to (B, K).
 
-    def network(n_outputs: int, frames: int) -> UNetClassifier:
-        return UNetClassifier(n_outputs, base)
+    The features are those of ``UNetClassifier`` and, of every class of pixels, mean and most of its probability in a
+    frame, averaged over the T frames, (B, 16 base + 2 n_classes).
+
+    Args:
+        n_outputs: K.
+        base: As in ``UNet``, all of whose tensors fit.
+        n_classes: Of pixels.
+    """
+
+    def __init__(self, n_outputs: int, base: int, n_classes: int):
+        super().__init__(n_classes, base)
+        self.dropout = nn.Dropout(DROPOUT)
+        self.head = nn.Linear(STEPS[-1] * base + 2 * n_classes, n_outputs)
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        """Logits (B, K)."""
+        return self.features_and_logits(clips)[1]
+
+    def features_and_logits(self, clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features (B, 16 base + 2 n_classes) and logits (B, K)."""
+        centre, logits = self.centre_and_logits(clips.flatten(0, 1))
+        maps = logits.softmax(1)
+        of_frames = torch.cat([centre.mean((2, 3)), maps.mean((2, 3)), maps.amax((2, 3))], dim=1)
+        features = of_frames.unflatten(0, clips.shape[:2]).mean(1)
+        return features, self.head(self.dropout(features))
+
+
+def unet_classifier(base: int, n_classes: int = 0) -> Callable[[int, int], nn.Module]:
+    """What makes a classifier of a base width, as ``study.train(..., network=...)`` takes it.
+
+    With a number of classes of pixels it is a ``MapsClassifier``, else a ``UNetClassifier``.
+    """
+
+    def network(n_outputs: int, frames: int) -> nn.Module:
+        return MapsClassifier(n_outputs, base, n_classes) if n_classes else UNetClassifier(n_outputs, base)
 
     return network

@@ -63,6 +63,7 @@ class Sizes:
     few_shares: tuple[float, ...]
     experts: tuple[str, ...]
     rates: tuple[float, ...]
+    head: str
     pixels: TrainingSettings
     classes: TrainingSettings
 
@@ -140,14 +141,24 @@ def train_classifiers(study: Study, sizes: Sizes, pixel_runs: PixelRuns, task: s
         ]
         for key, specs in listed.items()
     }
-    every = [spec for by_rate in tried.values() for specs in by_rate for spec in specs]
-    runs, rows = iter(study.train(every, network=unet_classifier(sizes.classes.width))), {}
-    for (labels, patients, share), by_rate in tried.items():
-        found = [[next(runs) for _ in specs] for specs in by_rate]
-        own = [max(of_fold, key=lambda run: run.info["val_accuracy"]) for of_fold in zip(*found, strict=True)]
-        row = decide_end_to_end(own, study)
-        rows[STARTS[labels], patients, share] = replace(row, features=STARTS[labels])
+    by_classes = {}
+    for key in tried:
+        by_classes.setdefault(count_pixel_classes(sizes.head, key[0]), []).append(key)
+    found, rows = {}, {}
+    for n_classes, keys in by_classes.items():
+        every = [spec for key in keys for specs in tried[key] for spec in specs]
+        runs = iter(study.train(every, network=unet_classifier(sizes.classes.width, n_classes)))
+        found |= {key: [[next(runs) for _ in specs] for specs in tried[key]] for key in keys}
+    for labels, patients, share in tried:
+        by_fold = zip(*found[labels, patients, share], strict=True)
+        own = [max(of_fold, key=lambda run: run.info["val_accuracy"]) for of_fold in by_fold]
+        rows[STARTS[labels], patients, share] = replace(decide_end_to_end(own, study), features=STARTS[labels])
     return rows
+
+
+def count_pixel_classes(head: str, labels: str) -> int:
+    """How many classes of pixels a classifier's head sees: with ``"maps"`` those of its start, else 0."""
+    return len(LABELS.get(labels, LABELS["dense"])) if head == "maps" else 0
 
 
 # --- what experts read off maps ---
