@@ -186,6 +186,22 @@ def test_a_folder_of_ones_own_goes_through_the_whole_notebook(tmp_path, monkeypa
     assert (tables / "change_verdict.csv").is_file() and not (tables / "change_patient.png").exists()
 
 
+def test_the_published_size_also_learns_from_pairs_end_to_end(tmp_path, monkeypatch):
+    sizes = {"training": {}, "folds": {"sf_value": 1, "lung_severity": 1}, "real_folds": 1, "pairs": True}
+    monkeypatch.setitem(change.SIZES, "tiny", sizes)
+    rng = np.random.default_rng(3)
+    changes = changes_of(study_with(tmp_path, sf_value=rng.uniform(220, 470, 40).round(1)))
+    (run,) = change.train_on_pairs(changes)
+    values = np.arange(40)[:, None]
+    known = {("sf_value", 0): dict.fromkeys((*change.METHODS, "pixels"), values)}
+    known["sf_value", 0]["pairs_score"] = run.probabilities
+    rows = {row.row for row in change.decide_all(changes, known)}
+    assert run.spec.task == "sf_value_pairs" and "pairs_score" in rows
+    monkeypatch.setitem(change.SIZES, "tiny", sizes | {"pairs": False})
+    assert change.train_on_pairs(changes) == []
+    assert [size["pairs"] for size in (change.SIZES[name] for name in ("smoke", "laptop", "paper"))] == [0, 0, 1]
+
+
 # --- distances and verdicts ---
 
 

@@ -10,7 +10,7 @@ from helpers import TINY, make_small_cohort, silent
 
 from lusbio.errors import LusbioError
 from lusbio.network import learner
-from lusbio.network.learner import assemble_score, learner_loss
+from lusbio.network.learner import PairSampler, assemble_score, learner_loss, pair_loss, train_on_pairs
 from lusbio.network.weights import read_weights
 from lusbio.runs.spec import prepare_cohort
 from lusbio.runs.study import as_study
@@ -138,3 +138,63 @@ def test_a_constant_score_teaches_nothing(cohort, values):
     study = study_of(cohort, sf_value=pd.Series(values, cohort.table.index))
     with pytest.raises(LusbioError, match="column 'sf_value': [01] different values in training and"):
         train(study)
+
+
+# --- from pairs ---
+
+
+def test_three_classes_share_the_probability_and_swapped_exams_swap_them():
+    for moved in (-40.0, -1.3, 0.0, 0.4, 25.0):
+        predicted = torch.tensor([2.0, 2.0 + moved], dtype=torch.float64)
+        worse, same, better = (
+            pair_loss(predicted, torch.tensor([0, change])).neg().exp().item() for change in (-2, 1, 3)
+        )
+        assert worse + same + better == pytest.approx(1) and same > 0
+        assert better == pytest.approx(1 / (1 + np.exp(1 - moved)))
+        assert pair_loss(predicted.flip(0), torch.tensor([3, 0])).neg().exp().item() == pytest.approx(better)
+    two = pair_loss(torch.tensor([0.0, 3, 1, 0]), torch.tensor([0.0, 2, 5, 5]))
+    ones = [
+        pair_loss(torch.tensor([0.0, 3]), torch.tensor([0.0, 2])),
+        pair_loss(torch.tensor([1.0, 0]), torch.zeros(2)),
+    ]
+    assert two.item() == pytest.approx(float(sum(ones)) / 2)
+
+
+def test_pairs_come_two_by_two_and_every_pair_before_any_comes_twice():
+    later, frames = {0: 1, 4: 5, 2: 3}, np.array([40, 8, 12, 40, 4, 40])
+    sampler = PairSampler(later, n_frames=frames, clip_frames=4, clips_per_epoch=3, seed=0)
+    items = list(sampler)
+    assert len(items) == len(sampler) == 6
+    assert {a: b for (a, _), (b, _) in zip(items[::2], items[1::2], strict=True)} == later
+    assert all(start < max(1, frames[row] // 4) for row, start in items)
+    assert list(sampler) == items
+
+
+def pairs_of(study) -> tuple[tuple[int, int], ...]:
+    """First and second video of each patient, who has two."""
+    return tuple((k, k + 1) for k in range(0, len(study.table), 2))
+
+
+def train_pairs(study, pairs, threshold=30.0):
+    specs = study.specs("sf_value_pairs", outputs=("score",), initial_weights="scratch", seed=0)[:1]
+    return study.train(specs, say=silent, assemble=train_on_pairs(pairs, threshold))[0]
+
+
+def test_change_is_learnt_from_pairs_alone(cohort):
+    training = replace(TINY.training, epochs=8, clips_per_epoch=64, batch_size=16)
+    study = study_of(cohort, replace(TINY, training=training))
+    bright = np.array([video.load().mean() for video in study.videos])
+    study = study_of(cohort, replace(TINY, training=training), sf_value=200 + 3 * bright)
+    run = train_pairs(study, pairs_of(study))
+    earlier, later = np.array(pairs_of(study)).T
+    test = run.splits[earlier] == "test"
+    said, truth = (values[later] - values[earlier] for values in (run.probabilities[:, 0], 200 + 3 * bright))
+    assert np.corrcoef(said[test], truth[test])[0, 1] > 0.5
+    assert run.info["trained_on"] == 24 and run.features.shape == (40, 128)
+
+
+def test_a_fold_without_pairs_is_named(cohort):
+    study = study_of(cohort)
+    only_training = tuple(pair for pair in pairs_of(study) if study.splits(0)[pair[0]] == "train")
+    with pytest.raises(LusbioError, match="sf_value_pairs, fold 0: 12 pairs in training and 0 in validation"):
+        train_pairs(study, only_training)

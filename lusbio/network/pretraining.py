@@ -4,8 +4,30 @@ import numpy as np
 import torch
 from torch import nn
 
+from lusbio.network.clips import ClipDataModule, ClipDataset
 from lusbio.network.training import VideoModule
 from lusbio.profiles import TrainingSettings
+
+
+def make_clips(dataset: ClipDataset, rows: dict[str, np.ndarray], spec, length: int | None = None) -> ClipDataModule:
+    """The batches of a pretraining.
+
+    Args:
+        dataset: The clips of all videos.
+        rows: Those to learn from and to validate on, ``train`` and ``val``.
+        spec: The run.
+        length: Clips of an epoch; None means what the settings say.
+    """
+    settings = spec.training
+    return ClipDataModule(
+        dataset,
+        rows["train"],
+        rows["val"],
+        clips_per_epoch=length or settings.clips_per_epoch,
+        batch_size=settings.batch_size,
+        validation_clips=settings.validation_clips,
+        seed=spec.entropy,
+    )
 
 
 class PretrainingModule(VideoModule):

@@ -138,15 +138,32 @@ def open_changes(profile: str, cohort: str, jobs: int = 1) -> Changes:
 
 def list_trainings(changes: Changes) -> tuple[list[RunSpec], list[RunSpec]]:
     """The networks that learn a score from single scans, by column, method and fold; and the biomarker networks."""
-    study, specs = changes.study, []
+    study = changes.study
+    specs = [spec for column in changes.columns for method in METHODS for spec in _specs(changes, column, method)]
     settings = replace(study.profile.training, **SIZES[study.profile.name]["training"])
-    known = {"training": settings, "outputs": ("score",), "initial_weights": "scratch", "seed": 0}
-    for column in changes.columns:
-        for method in METHODS:
-            specs += study.specs(f"{column}_{method}", **known)[: len(changes.folds(column))]
     usual = replace(settings, batch_size=study.profile.training.batch_size)
     biomarkers = [] if BIOMARKER_TASK in study.unlearnable else study.specs(BIOMARKER_TASK, training=usual, seed=0)
     return specs, biomarkers[: max(len(changes.folds(column)) for column in changes.columns)]
+
+
+def _specs(changes: Changes, column: str, method: str) -> list[RunSpec]:
+    study = changes.study
+    settings = replace(study.profile.training, **SIZES[study.profile.name]["training"])
+    known = {"training": settings, "outputs": ("score",), "initial_weights": "scratch", "seed": 0}
+    return study.specs(f"{column}_{method}", **known)[: len(changes.folds(column))]
+
+
+def train_on_pairs(changes: Changes) -> list[Run]:
+    """Networks that learn the change itself from pairs, end to end; of smaller profiles than the paper's, none."""
+    from lusbio.network import learner
+
+    runs = []
+    for column in changes.columns if SIZES[changes.study.profile.name]["pairs"] else ():
+        known = changes.pairs[~np.isnan(changes.subtract(changes.health(column)))]
+        pairs = tuple(known[["earlier", "later"]].itertuples(index=False, name=None))
+        assemble = learner.train_on_pairs(pairs, HEALTH[column].threshold)
+        runs += changes.study.train(_specs(changes, column, "pairs"), assemble=assemble)
+    return runs
 
 
 Known = dict[tuple[str, int], dict[str, np.ndarray]]

@@ -28,6 +28,7 @@ def pretrain_masked(backbone: str, align: int, decay: tuple[float, float]) -> Ca
         import torch
 
         from lusbio.network import clips, masking
+        from lusbio.network.pretraining import make_clips
 
         settings = spec.training
         rows = choose_unlabelled(spec, prepared)
@@ -37,15 +38,8 @@ def pretrain_masked(backbone: str, align: int, decay: tuple[float, float]) -> Ca
         network.pixels.mean.fill_(mean)
         network.pixels.sd.fill_(sd)
         wanted = settings.clips_per_epoch or len(rows["train"])
-        data = clips.ClipDataModule(
-            clips.ClipDataset(prepared.videos, torch.full((len(prepared.videos),), -1), settings.frames),
-            rows["train"],
-            rows["val"],
-            clips_per_epoch=wanted - wanted % settings.batch_size,
-            batch_size=settings.batch_size,
-            validation_clips=settings.validation_clips,
-            seed=spec.entropy,
-        )
+        dataset = clips.ClipDataset(prepared.videos, torch.full((len(prepared.videos),), -1), settings.frames)
+        data = make_clips(dataset, rows, spec, wanted - wanted % settings.batch_size)
         usual = {"settings": settings, "steps_per_epoch": len(data.train_dataloader()), "seed": spec.entropy}
         return masking.MaskedModule(network, align=align, decay=decay, **usual), data, rows
 

@@ -74,31 +74,24 @@ def train_on_pixels(transformer: str = "") -> Callable:
     def assemble(spec: RunSpec, prepared: PreparedCohort) -> tuple:
         import torch
 
-        from lusbio.network.clips import ClipDataModule
         from lusbio.network.pixels import PixelDataset, PixelModule, balance_classes
+        from lusbio.network.pretraining import make_clips
 
         labels, patients = read_task(spec.task)
-        settings, known = spec.training, read_label_maps(prepared.cohort, prepared.videos, FRAMES)
+        known = read_label_maps(prepared.cohort, prepared.videos, FRAMES)
         splits = prepared.splits(spec.fold).to_numpy()
         train, val = (np.flatnonzero(splits == split) for split in ("train", "val"))
         train = choose_labelled(prepared, train, known.maps, patients, spec.entropy)
         maps = as_labels(known.maps, labels)
         if labels == JITTERED:
             maps = np.stack([jitter_edges(one, np.random.default_rng([spec.entropy, k])) for k, one in enumerate(maps)])
-        data = ClipDataModule(
-            PixelDataset(known.frames, maps),
-            train,
-            val,
-            clips_per_epoch=settings.clips_per_epoch,
-            batch_size=settings.batch_size,
-            validation_clips=settings.validation_clips,
-            seed=spec.entropy,
-        )
+        rows = {"train": train, "val": val}
+        data = make_clips(PixelDataset(known.frames, maps), rows, spec)
         torch.manual_seed(spec.entropy)
         weights = balance_classes(maps[train], MERGED[labels])
-        sizes = {"settings": settings, "steps_per_epoch": len(data.train_dataloader()), "seed": spec.entropy}
+        sizes = {"settings": spec.training, "steps_per_epoch": len(data.train_dataloader()), "seed": spec.entropy}
         module = PixelModule(make_labeller(spec, transformer), weights, MERGED[labels], **sizes)
-        return module, data, {"train": train, "val": val}
+        return module, data, rows
 
     return assemble
 
