@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 
 from lusbio.network import USUAL_BACKBONE, clips, masking, training
+from lusbio.network.sign_targets import keep_depth, miss_signs
 from lusbio.runs.masked import measure_pixels
 
 HIDDEN_BLOCK = 16
@@ -21,29 +21,6 @@ SIGNS_WEIGHT = 1.0
 
 
 # --- what a training sees, and how it is judged ---
-
-
-def keep_depth(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Augmentation that leaves depth alone: A-lines keep their distances, B-lines stay upright.
-
-    Args:
-        batch: float (B, T, 1, H, W), range [0, 1].
-        generator: On the CPU.
-
-    Returns:
-        The same shape: mirrored, shifted sideways by up to 5 %, brightened as in the paper, and brightened
-        or darkened by up to 20 % along a line or a bow in depth, each with probability 0.5.
-    """
-    maps, brightness = clips.draw_augmentation(len(batch), generator)
-    flip, shift = torch.sign(maps[:, 0, 0]), maps[:, 0, 2]
-    kept = torch.zeros_like(maps)
-    kept[:, 0, 0], kept[:, 0, 2], kept[:, 1, 1] = flip, shift, 1
-    moved = clips.apply_augmentation(batch, kept.to(batch.device), brightness.to(batch.device))
-    slope, bow = 0.2 * (torch.rand(2, len(batch), 1, generator=generator) * 2 - 1)
-    happens = torch.rand(len(batch), 1, generator=generator) < 0.5
-    depth = torch.linspace(-1, 1, batch.shape[-2])
-    gain = torch.where(happens, 1 + slope * depth + bow * (depth**2 - 0.5), 1.0)
-    return (moved * gain[:, None, None, :, None].to(batch.device)).clamp(0, 1)
 
 
 def earth_movers_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -156,19 +133,6 @@ def fill_in_what_is_hidden(
 
 
 # --- measured signs as something to learn ---
-
-
-def standardise_signs(values: np.ndarray, rows: np.ndarray) -> torch.Tensor:
-    """Signs (V, S) with mean 0 and SD 1 in some rows, float32; NaN where unknown, or where those rows are all alike."""
-    signs = pd.DataFrame(values)
-    mean, sd = signs.iloc[rows].mean(), signs.iloc[rows].std()
-    return torch.tensor(((signs - mean) / sd.where(sd > 0)).to_numpy(np.float32))
-
-
-def miss_signs(said: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
-    """Mean squared error over the signs (B, S) that are known, those that are NaN left out; 0 when none is."""
-    known = ~signs.isnan()
-    return ((said - signs.nan_to_num()).square() * known).sum() / known.sum().clamp(min=1)
 
 
 def learn_signs(

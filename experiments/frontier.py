@@ -120,7 +120,7 @@ def list_first_round() -> list[Setting]:
         replace(start, schedule="plateau"),
         replace(start, epochs=6),
     ]
-    wider = [replace(CHOSEN, width=width) for width in (24, 32)]
+    wider = [replace(CHOSEN, width=width) for width in (24, 32, 48, 64)]
     return [*sizes, *levers, *together, *rest, *wider]
 
 

@@ -16,22 +16,14 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
-from _levers import (
-    SignsToo,
-    crop_to_sector,
-    earth_movers_loss,
-    fill_in_what_is_hidden,
-    keep_depth,
-    learn_signs,
-    standardise_signs,
-    tell_videos_apart,
-)
+from _levers import SignsToo, crop_to_sector, earth_movers_loss, fill_in_what_is_hidden, learn_signs, tell_videos_apart
 from pytorch_lightning.callbacks import Callback
 
 from lusbio.cohorts.targets import encode_task
 from lusbio.experts.signs import take_signs
 from lusbio.files import Table, atomic_path, build_folder, code_fingerprint, text_sha256
 from lusbio.network import clips, training
+from lusbio.network.sign_targets import keep_depth, standardise_signs
 from lusbio.profiles import PROFILES, TrainingSettings, find_profile
 from lusbio.runs import assembly
 from lusbio.runs.masked import choose_unlabelled

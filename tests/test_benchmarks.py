@@ -94,11 +94,6 @@ def ladder(load):
     return load(ROOT / "experiments" / "lever_ladder.py")
 
 
-@pytest.fixture
-def levers(ladder):
-    return sys.modules["_levers"]
-
-
 def test_every_lever_differs_from_its_reference_in_one_thing(ladder):
     by_name = {rung.name: rung for rung in ladder.RUNGS}
     for rung in ladder.RUNGS:
@@ -165,25 +160,6 @@ def test_signs_and_labels_of_other_videos_are_not_learnt_from(ladder, small_trai
         learnt.append(copy_weights(module))
         data.dataset.targets[:] = -1
     assert same_weights(module, learnt[0]) == set(before)
-
-
-def test_signs_that_are_unknown_give_no_gradient(levers):
-    said = torch.randn(3, 5, requires_grad=True)
-    signs = torch.zeros(3, 5)
-    signs[0], signs[1, 2] = torch.nan, torch.nan
-    loss = levers.miss_signs(said, signs)
-    loss.backward()
-    known = ~signs.isnan()
-    assert loss.item() == pytest.approx(said.detach()[known].square().mean().item())
-    assert (said.grad[~known] == 0).all() and (said.grad[known] != 0).all()
-    assert levers.miss_signs(said, torch.full((3, 5), torch.nan)) == 0
-
-
-def test_signs_are_standardised_by_the_given_rows_and_constant_ones_are_left_out(ladder):
-    values = np.array([[1.0, 2.0, np.nan], [3.0, 2.0, 1.0], [5.0, 2.0, 3.0], [99.0, 7.0, 5.0]])
-    signs = ladder.standardise_signs(values, np.arange(3)).numpy()
-    assert signs[:3, 0] == pytest.approx([-1, 0, 1]) and signs[3, 0] == pytest.approx(48)
-    assert np.isnan(signs[:, 1]).all() and np.isnan(signs[0, 2]) and np.isfinite(signs[1:, 2]).all()
 
 
 def test_signs_beside_the_labels_add_their_loss_and_leave_the_network_as_it_is_kept(ladder, small_training):

@@ -73,6 +73,7 @@ def inputs(study, tmp_path_factory) -> RealPatientInputs:
         networks={task: random_runs(study, folder, task) for task in (SEVERITY, SF_RATIO)},
         own=own,
         from_simulated=random_runs(study, folder, SEVERITY, seed=1),
+        signs_first=random_runs(study, folder, SEVERITY, seed=2),
         frozen=frozen,
         adapted=take_adapted_biomarkers(taught[0], frozen),
         mixed=replace(take_adapted_biomarkers(taught[1], frozen), features=Kind.MIXED),
@@ -310,11 +311,14 @@ def test_only_routes_that_are_shown_are_corrected(cells):
 
 def test_pairs_are_differences_of_the_rows_that_are_shown(cells):
     means = cells.set_index(["task", "unit", "metric", "features", "classifier"])["mean"].sort_index()
-    pairs = cells[cells["features"] == Kind.DIFFERENCE]
+    pairs, of_networks = (
+        cells[cells["features"] == Kind.DIFFERENCE],
+        {Kind.END_TO_END, Kind.SIGNS_FIRST, Kind.FROM_SIMULATED},
+    )
     assert set(pairs["classifier"]) == {f"{first} minus {second}" for first, second in PAIRS}
     for row in pairs.itertuples():
         first, second = row.classifier.split(" minus ")
-        kinds = [NETWORK if features == Kind.END_TO_END else CHOSEN for features in (first, second)]
+        kinds = [NETWORK if features in of_networks else CHOSEN for features in (first, second)]
         both = [means[row.task, row.unit, row.metric, f, k] for f, k in zip((first, second), kinds, strict=True)]
         assert row.mean == pytest.approx(both[0] - both[1], abs=1e-9)
         assert row.ci_low <= row.ci_high and row.p_holm >= row.p_value

@@ -8,6 +8,7 @@ adapted to the two findings that COVID-BLUES labels, and after they went on with
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -29,14 +30,16 @@ from lusbio.experts.rows import (
     decide_with_experts,
     make_row,
 )
-from lusbio.experts.signs import decide_with_signs, fuse_with_signs
+from lusbio.experts.signs import decide_with_signs, fuse_with_signs, take_signs
 from lusbio.files import Table, read_words
 from lusbio.report.cells import METRIC_TITLES, NAMES, format_value, make_task_cells, name_row, subtract_cells, widen
 from lusbio.report.compare import SIGNIFICANT
 from lusbio.report.tables import TABLE1_METRICS, describe_absent
 from lusbio.runs.origin import describe_origin
-from lusbio.runs.spec import Run
+from lusbio.runs.plan import start_from
+from lusbio.runs.spec import Run, RunSpec
 from lusbio.runs.study import Study, open_study
+from lusbio.signs.measure import SIGN_NAMES
 from lusbio.statistics.bootstrap import holm
 from lusbio.vocabulary import (
     BIOMARKER_NAMES,
@@ -129,6 +132,7 @@ class RealPatientInputs:
         networks: By task of ``TASKS``, the networks trained for it, one per fold.
         own: Biomarker networks that learnt from these patients alone.
         from_simulated: Severity networks that started from biomarker networks of simulated patients.
+        signs_first: The same, with measured signs learnt in between; from ``train_signs_first``.
         frozen: Biomarkers of those as they are.
         adapted: After they went on with the real patients.
         mixed: After they went on with both.
@@ -138,6 +142,7 @@ class RealPatientInputs:
     networks: dict[str, Runs]
     own: Runs
     from_simulated: Runs
+    signs_first: Runs
     frozen: inputs.ExpertInput
     adapted: inputs.ExpertInput
     mixed: inputs.ExpertInput
@@ -166,10 +171,28 @@ class RealPatientInputs:
     @property
     def origin(self) -> str:
         """The line above the tables: who was tested, by what, and how many of the videos are here."""
-        own = [*self.own, *self.adapted.runs, *self.mixed.runs, *self.from_simulated]
+        own = [*self.own, *self.adapted.runs, *self.mixed.runs, *self.from_simulated, *self.signs_first]
         runs = own + [run for of_task in self.networks.values() for run in of_task]
         present = [note for note in self.study.cohort.notes if note.endswith("videos present")]
         return " · ".join([describe_origin(self.study, runs), *present])
+
+
+def train_signs_first(study: Study, first: Sequence[RunSpec]) -> list[Run]:
+    """Severity networks that went on from others with what is measured in training videos, labelled or not.
+
+    Of what was tried for severity on validation patients of two folds, that paid; see ``experiments/lever_ladder.py``.
+
+    Args:
+        study: The patients.
+        first: Biomarker networks to start from, counted round.
+    """
+    from lusbio.network.sign_targets import learn_signs
+
+    usual = study.profile.training
+    settings = replace(usual, epochs=ceil(usual.epochs / 2), batch_size=2 * usual.batch_size, learning_rate=3e-4)
+    specs = start_from(first, study.specs("measured_signs", outputs=SIGN_NAMES, training=settings))
+    measured = study.train(specs, assemble=learn_signs(take_signs(study, study.jobs)))
+    return study.train(start_from([run.spec for run in measured], study.specs(SEVERITY)))
 
 
 # --- rows ---
@@ -195,7 +218,8 @@ def decide_task(real: RealPatientInputs, task: str, *, experts: Sequence[str] = 
     for given in (inputs.take_input(networks, task), inputs.take_input(real.own, task), *real.generic):
         rows += _with_chosen(decide_with_experts(given, task, study, experts=experts))
     if task == SEVERITY:
-        rows.append(replace(decide_end_to_end(real.from_simulated, study), features=Kind.FROM_SIMULATED))
+        for kind, runs in ((Kind.FROM_SIMULATED, real.from_simulated), (Kind.SIGNS_FIRST, real.signs_first)):
+            rows.append(replace(decide_end_to_end(runs, study), features=kind))
         rows += [share_places(row) for row in rows if (row.features, row.classifier) in ON_PLACES]
     bits = inputs.take_rated_bits(real.own, study, [question.column for question in FINDINGS.values()])
     rows += decide_with_experts(bits, task, study, experts=[baselines.BASELINE_EXPERT])
@@ -251,7 +275,8 @@ PIXEL_MODELS = (baselines.LINEAR, baselines.BASELINE_EXPERT)
 """What differences are taken to: two models on pooled pixels. Being above the baseline means above both."""
 
 ROUTES = (
-    *(Kind.END_TO_END, Kind.BIOMARKERS, Kind.FROM_SIMULATED, Kind.FROZEN, Kind.ADAPTED, Kind.FUSED, Kind.MIXED),
+    *(Kind.END_TO_END, Kind.BIOMARKERS, Kind.FROM_SIMULATED, Kind.SIGNS_FIRST),
+    *(Kind.FROZEN, Kind.ADAPTED, Kind.FUSED, Kind.MIXED),
     *(Kind.ADAPTED_ALL_PLACES, Kind.FROM_SIMULATED_ALL_PLACES, Kind.SIGNS, *WITH_SIGNS.values()),
 )
 """What is compared with the baseline, and corrected for being so many."""
@@ -259,6 +284,7 @@ ROUTES = (
 PAIRS = (
     *((kind, Kind.END_TO_END) for kind in (Kind.FROZEN, Kind.ADAPTED, Kind.MIXED)),
     *((Kind.MIXED, Kind.ADAPTED), (Kind.SIGNS, Kind.ADAPTED), (Kind.SIGNS_ADAPTED, Kind.ADAPTED)),
+    (Kind.SIGNS_FIRST, Kind.FROM_SIMULATED),
 )
 """What is compared with each other, first minus second: the paper's question, what mixed training adds, and signs."""
 

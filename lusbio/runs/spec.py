@@ -154,7 +154,7 @@ class RunSpec:
         """What a run is in the paper, without its task and fold."""
         if "assemble-" in self.own:
             return "pretraining"
-        if self.own and self.starts_from:
+        if self.starts_from and (self.own or not self.starts_from.startswith(BIOMARKER_TASK)):
             return f"from {self.starts_from.rpartition('-fold')[0]}"
         if self.own and self.backbone not in (USUAL_BACKBONE, OTHER_BACKBONE):
             return f"{self.backbone} from scratch"
