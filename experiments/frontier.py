@@ -278,12 +278,18 @@ NOTE = (
 )
 
 
+SECONDS = (20, 50, 100, 200, 400)
+"""What is written on the axis."""
+
+
 def plot_frontier(cells: pd.DataFrame, *, ax) -> Axes:
     """AUC against seconds of one thread, a dot per setting and route."""
     for column, kind in (("expert", Kind.BIOMARKERS), ("end_to_end", Kind.END_TO_END)):
         errors = {"yerr": cells[f"{column}_error"], "elinewidth": 0.5}
         ax.errorbar(cells["seconds"], cells[column], fmt="o", color=kind.colour, label=kind.words, **errors)
     ax.set(xscale="log", xlabel="seconds of one thread, per training", ylabel="AUC of severity, %")
+    ax.minorticks_off()
+    ax.set_xticks(SECONDS, map(str, SECONDS))
     ax.legend()
     return ax
 

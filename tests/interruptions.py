@@ -35,7 +35,7 @@ WHAT = ("paper",)
 
 KILLS, KILLS_OF_A_PAPER, SEED = 30, 10, 0
 
-LONGEST = 0.3
+LONGEST = 0.2
 """The longest time to a kill, as a share of an undisturbed paper."""
 
 LARGEST_FILES = (2_000, 50_000, 400_000)
