@@ -61,8 +61,11 @@ def test_runs_of_later_notebooks_count_too_and_once(study, tmp_path, monkeypatch
 
 
 def test_a_biomarker_network_that_starts_from_another_is_no_end_to_end_one(study):
-    kinds = [study.specs(task, initial_weights="run:x")[0].kind for task in (BIOMARKER_TASK, SEVERITY)]
+    start = {"initial_weights": "run:biomarkers-fold0-3f2a"}
+    kinds = [study.specs(task, **start)[0].kind for task in (BIOMARKER_TASK, SEVERITY)]
     assert kinds == ["biomarker network, pretrained", "pretrained on biomarkers"]
+    spec = study.specs(SEVERITY, initial_weights="run:measured_signs-fold0-3f2a")[0]
+    assert spec.kind == "from measured_signs"
 
 
 def test_a_narrow_network_starts_from_scratch_and_says_which_width_a_file_needs(study, monkeypatch):
