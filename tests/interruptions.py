@@ -1,6 +1,6 @@
-"""The paper in miniature while everything goes wrong, in numbers: ``python tests/interruptions.py``, on Linux, as root.
+"""The paper in miniature while everything goes wrong: ``python tests/interruptions.py`` writes docs/interruptions.md.
 
-It writes docs/interruptions.md. Each row is `make paper PROFILE=smoke` in a build folder of its own: several tries that
+On Linux, as root. Each row is `make paper PROFILE=smoke` in a build folder of its own: several tries that
 are disturbed, and at the end the same command undisturbed. *Equal* counts papers that came to their end with the tables
 of one that nothing disturbed, byte for byte but for columns of measured minutes. *Sentence* counts tries that ended
 with a line that names the way out, and without a traceback. *Neither* counts what must not be.
