@@ -21,6 +21,7 @@ from lusbio.experts.changes import Units, count_units, decide_by_frequency, deci
 from lusbio.experts.inputs import expert_input
 from lusbio.experts.signs import take_signs
 from lusbio.files import Table, read_words
+from lusbio.profiles import TrainingSettings
 from lusbio.report.cells import format_value, measure_cells, say_cell, subtract_cells, widen
 from lusbio.report.compare import explain_verdict, judge_claim
 from lusbio.runs.parallel import side_by_side
@@ -140,16 +141,18 @@ def list_trainings(changes: Changes) -> tuple[list[RunSpec], list[RunSpec]]:
     """The networks that learn a score from single scans, by column, method and fold; and the biomarker networks."""
     study = changes.study
     specs = [spec for column in changes.columns for method in METHODS for spec in _specs(changes, column, method)]
-    settings = replace(study.profile.training, **SIZES[study.profile.name]["training"])
-    usual = replace(settings, batch_size=study.profile.training.batch_size)
+    usual = replace(_settings(study), batch_size=study.profile.training.batch_size)
     biomarkers = [] if BIOMARKER_TASK in study.unlearnable else study.specs(BIOMARKER_TASK, training=usual, seed=0)
     return specs, biomarkers[: max(len(changes.folds(column)) for column in changes.columns)]
 
 
+def _settings(study: Study) -> TrainingSettings:
+    return replace(study.profile.training, **SIZES[study.profile.name]["training"])
+
+
 def _specs(changes: Changes, column: str, method: str) -> list[RunSpec]:
     study = changes.study
-    settings = replace(study.profile.training, **SIZES[study.profile.name]["training"])
-    known = {"training": settings, "outputs": ("score",), "initial_weights": "scratch", "seed": 0}
+    known = {"training": _settings(study), "outputs": ("score",), "initial_weights": "scratch", "seed": 0}
     return study.specs(f"{column}_{method}", **known)[: len(changes.folds(column))]
 
 

@@ -177,6 +177,10 @@ class RealPatientInputs:
         return " · ".join([describe_origin(self.study, runs), *present])
 
 
+SIGNS_RATE = 3e-4
+"""Learning rate while signs are learnt. (Engineering choice, that of the ladder; so are half the epochs.)"""
+
+
 def train_signs_first(study: Study, first: Sequence[RunSpec]) -> list[Run]:
     """Severity networks that went on from others with what is measured in training videos, labelled or not.
 
@@ -189,7 +193,7 @@ def train_signs_first(study: Study, first: Sequence[RunSpec]) -> list[Run]:
     from lusbio.network.sign_targets import learn_signs
 
     usual = study.profile.training
-    settings = replace(usual, epochs=ceil(usual.epochs / 2), batch_size=2 * usual.batch_size, learning_rate=3e-4)
+    settings = replace(usual, epochs=ceil(usual.epochs / 2), batch_size=2 * usual.batch_size, learning_rate=SIGNS_RATE)
     specs = start_from(first, study.specs("measured_signs", outputs=SIGN_NAMES, training=settings))
     measured = study.train(specs, assemble=learn_signs(take_signs(study, study.jobs)))
     return study.train(start_from([run.spec for run in measured], study.specs(SEVERITY)))
