@@ -92,10 +92,13 @@ paper: $(PAGE) ## Every table and figure: trains (once), runs the notebooks
 
 companions: $(COMPANIONS:%=$(OUT)/%.ipynb) ## Neighbouring papers: dense labels, change, pretraining without labels
 	@if [ -f $(PAGE) ]; then $(RUN) -m lusbio.publish.page --profile $(PROFILE) --cohort '$(subst ','\'',$(COHORT))'; fi
+ifneq ($(and $(filter paper,$(MAKECMDGOALS)),$(filter companions,$(MAKECMDGOALS))),)
+companions: | paper # side by side, and the page at the end has both
+$(OUT)/13_pretraining.ipynb: | $(patsubst %,$(OUT)/%.ipynb,$(filter 02_% 08_%,$(PAPER))) # they count their runs first
+endif
 
 smoke: ## The whole paper and its companions in miniature, synthetic, to see that they work
-	@$(MAKE) --no-print-directory -j$(JOBS) paper PROFILE=smoke COHORT=synthetic JOBS=1
-	@$(MAKE) --no-print-directory -j$(JOBS) companions PROFILE=smoke COHORT=synthetic JOBS=1
+	@$(MAKE) --no-print-directory -j$(JOBS) paper companions PROFILE=smoke COHORT=synthetic JOBS=1
 
 # An executed notebook is made again when its source, the package or the data changes. Trainings are
 # kept by what decides their numbers, so "again" takes seconds unless one of those changed.
@@ -106,6 +109,9 @@ $(patsubst %,$(OUT)/%.ipynb,$(PAPER) $(COMPANIONS)): \
 	@$(RUN) -m lusbio.publish.run_notebook $< --output $@ \
 	    --profile $(PROFILE) --cohort '$(subst ','\'',$(COHORT))' --jobs $(JOBS)
 
+# 02 says in runs.txt what it has trained: a run that someone has removed since makes it train again.
+TRAINED := $(shell cat $(BUILD)/$(PROFILE)/$(SAFE_COHORT)/runs.txt 2>/dev/null)
+$(OUT)/02_biomarkers.ipynb: $(if $(filter-out $(wildcard $(BUILD)/runs/*/run.json),$(TRAINED:%=$(BUILD)/runs/%/run.json)),FORCE)
 $(OUT)/02_biomarkers.ipynb: | $(OUT)/01_cohort.ipynb
 $(patsubst %,$(OUT)/%.ipynb,$(filter-out 01_cohort 02_biomarkers,$(PAPER))): $(OUT)/02_biomarkers.ipynb
 

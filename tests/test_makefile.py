@@ -148,6 +148,12 @@ def test_the_paper_stops_at_a_failure_goes_on_there_and_is_then_left_alone(check
     assert (checkout / "build/smoke/synthetic/paper.html").is_file()
 
     assert _planned(checkout, "PROFILE=smoke", "JOBS=2") == []
+    run = checkout / "build/runs/a-run/run.json"
+    run.parent.mkdir(parents=True)
+    (checkout / "build/smoke/synthetic/runs.txt").write_text("a-run\n")  # as notebook 02 writes it
+    assert [Path(arguments[0]).stem for arguments in _planned(checkout, "PROFILE=smoke")] == PAPER[1:]
+    run.touch()
+    assert _planned(checkout, "PROFILE=smoke") == []
     (checkout / "notebooks" / "03_experts.ipynb").touch()
     assert [Path(arguments[0]).stem for arguments in _planned(checkout, "PROFILE=smoke")] == ["03_experts"]
     for name in ("vocabulary.py", "words/artefacts.toml", "simulation/targets.csv", "report/published/published.csv"):

@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 from helpers import TINY, made_up_run, small_study
 
+from lusbio.files import build_folder
 from lusbio.profiles import find_profile
 from lusbio.runs.origin import choose_initial_weights, describe_origin, record_runs
 from lusbio.runs.study import Study
@@ -58,6 +59,7 @@ def test_runs_of_later_notebooks_count_too_and_once(study, tmp_path, monkeypatch
     assert {name: described[name] for name in kept} == {name: first[name] for name in kept}
     study.record([own], anew=True)
     assert read_records(study.folder)[0] == first
+    assert build_folder(study.profile.name, study.cohort.name, "runs.txt").read_text() == "own\n"  # for make, which 02 asks again
 
 
 def test_a_biomarker_network_that_starts_from_another_is_no_end_to_end_one(study):

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lusbio import __version__
-from lusbio.files import ROOT, build_folder, write_json
+from lusbio.files import ROOT, build_folder, write_json, write_text
 from lusbio.network import USUAL_BACKBONE
 from lusbio.runs.plan import find_left_out
 from lusbio.runs.spec import PreparedCohort, Run
@@ -59,6 +59,7 @@ def record_runs(prepared: PreparedCohort, runs: Sequence[Run], folder: Path, *, 
         runs: Finished runs; one that is recorded already counts once.
         folder: Where the tables go.
         anew: Forget what was recorded before, as notebook 02 does, which makes all runs but those of later notebooks.
+            Their names go into ``runs.txt`` of the build folder too, so that make misses one that is removed.
 
     Returns:
         The content of ``timing.json``: minutes by run. ``run.json`` holds no times, so that it is the same whenever it
@@ -67,6 +68,8 @@ def record_runs(prepared: PreparedCohort, runs: Sequence[Run], folder: Path, *, 
     files = folder / "run.json", folder / "timing.json"
     if anew:
         known = _describe_cohort(prepared, runs), {}
+        names = "".join(f"{run.folder.name}\n" for run in runs)
+        write_text(names, build_folder(prepared.profile.name, prepared.cohort.name, "runs.txt"))
     elif all(file.is_file() for file in files):
         known = tuple(json.loads(file.read_text(encoding="utf-8")) for file in files)
     else:

@@ -370,8 +370,7 @@ def find_runs(specs: Sequence[RunSpec]) -> list[Run]:
     """Read the runs of several specs, in order; a ``LusbioError`` names those that are not finished."""
     missing = [spec.run_id for spec in specs if not is_finished(runs_folder(spec.run_id))]
     if missing:
-        again = "where make takes it for done, remove 02_biomarkers.ipynb from the notebooks in the build folder"
-        raise LusbioError(f"not trained yet: {', '.join(missing)}. `make paper` trains them in notebook 02; {again}")
+        raise LusbioError(f"not trained yet: {', '.join(missing)}. `make paper` trains them in notebook 02")
     return [load_run(runs_folder(spec.run_id)) for spec in specs]
 
 
