@@ -3,15 +3,18 @@
 import importlib.util
 import json
 import re
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers import SMALL, TINY, small_study
 
+from lusbio.errors import LusbioError
 from lusbio.files import ROOT, build_folder
 from lusbio.network import clips, training
 from lusbio.profiles import PROFILES
@@ -62,6 +65,25 @@ def test_an_experiment_does_nothing_unless_it_is_told_to(path, load, monkeypatch
     monkeypatch.setattr(sys, "argv", [path.name])
     load(path).main()
     assert re.fullmatch(r"\d+ (rungs|trainings), .*: run with --run\n", capsys.readouterr().out)
+
+
+def test_papers_are_compared_task_by_task_unless_they_are_about_other_videos(load, tmp_path):
+    arithmetic = load(ROOT / "experiments" / "arithmetic.py")
+    committed = arithmetic.COMMITTED
+    with pytest.raises(LusbioError, match=r"has no run.json, differences.csv, verdict.csv; `make paper`"):
+        arithmetic.compare([committed, tmp_path])
+    for name in ("run.json", "differences.csv", "verdict.csv"):
+        shutil.copy(committed / name, tmp_path / name)
+    run = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(run | {"precision": ["32-true"]}))
+    table = arithmetic.compare([committed, tmp_path])
+    (n_tasks,) = table.cells.groupby("made").size().unique()
+    assert n_tasks == len(pd.read_csv(committed / "verdict.csv")) and "(32-true)" in table.cells["made"].iloc[-1]
+    numbers = table.cells.drop(columns="made")
+    assert numbers.head(n_tasks).equals(numbers.tail(n_tasks).reset_index(drop=True))
+    (tmp_path / "run.json").write_text(json.dumps(run | {"data": "other"}))
+    with pytest.raises(LusbioError, match=f"data other, expected {run['data']} as in"):
+        arithmetic.compare([committed, tmp_path])
 
 
 @pytest.fixture
