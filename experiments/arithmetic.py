@@ -21,26 +21,32 @@ COMMITTED = ROOT / "figures" / "laptop" / "synthetic"
 NOTE = (
     "AUC, percent; biomarkers minus end to end, 95 % interval over patients and runs, as in the verdict of each paper. "
     "Cohort, folds, seeds and settings are the same; where a machine rounds differently, other networks are learnt. "
-    "What differs between the papers is therefore what one more training decides."
+    "What differs between the papers is therefore what one more training decides. Minutes of the whole paper, by the "
+    "notebooks that all of them have, beside whatever else the machine did."
 )
 
+FILES = "run.json", "timing.json", "differences.csv", "verdict.csv"
+"""What is read of each paper."""
 
-def read_paper(folder: Path) -> pd.DataFrame:
-    """The verdicts of one paper, a row per task, after how and from which commit it was made.
+COLUMNS = ["made", "commit", "minutes", "task", "title", "biomarkers", "end_to_end"]
+COLUMNS += ["difference", "ci_low", "ci_high", "verdict"]
+
+
+def read_paper(folder: Path) -> tuple[dict, dict[str, float], pd.DataFrame]:
+    """How a paper was made, the minutes of its notebooks, and its verdicts, a row per task.
 
     Args:
-        folder: With ``run.json``, ``differences.csv`` and ``verdict.csv`` of a paper.
+        folder: With the ``FILES`` of a paper.
 
     Raises:
         LusbioError: If one of them is missing.
     """
-    files = [folder / name for name in ("run.json", "differences.csv", "verdict.csv")]
+    files = [folder / name for name in FILES]
     if missing := [file.name for file in files if not file.is_file()]:
         raise LusbioError(f"{folder}: has no {', '.join(missing)}; `make paper` writes them")
-    run = json.loads(files[0].read_text(encoding="utf-8"))
-    table = pd.read_csv(files[1]).merge(pd.read_csv(files[2]), on="task", validate="one_to_one")
-    how = f"{', '.join(run['devices'])} ({', '.join(run['precision'])})"
-    return table.assign(made=how, commit=run["commit"], data=run["data"], protocol=run["protocol"])
+    run, timing = (json.loads(file.read_text(encoding="utf-8")) for file in files[:2])
+    differences, verdicts = map(pd.read_csv, files[2:])
+    return run, timing["notebooks"], differences.merge(verdicts, on="task", validate="one_to_one")
 
 
 def compare(folders: list[Path]) -> Table:
@@ -50,24 +56,15 @@ def compare(folders: list[Path]) -> Table:
         LusbioError: If they are about other videos or splits.
     """
     papers = [read_paper(folder) for folder in folders]
-    for folder, paper in zip(folders, papers, strict=True):
+    shared = set.intersection(*(set(minutes) for _, minutes, _ in papers))
+    rows = []
+    for folder, (run, minutes, table) in zip(folders, papers, strict=True):
         for name in ("data", "protocol"):
-            found, expected = paper[name].iloc[0], papers[0][name].iloc[0]
-            if found != expected:
-                raise LusbioError(f"{folder}: {name} {found}, expected {expected} as in {folders[0]}")
-    columns = [
-        "made",
-        "commit",
-        "task",
-        "title",
-        "biomarkers",
-        "end_to_end",
-        "difference",
-        "ci_low",
-        "ci_high",
-        "verdict",
-    ]
-    cells = pd.concat(papers, ignore_index=True)[columns]
+            if run[name] != papers[0][0][name]:
+                raise LusbioError(f"{folder}: {name} {run[name]}, expected {papers[0][0][name]} as in {folders[0]}")
+        made = f"{', '.join(run['devices'])} ({', '.join(run['precision'])})"
+        rows.append(table.assign(made=made, commit=run["commit"], minutes=sum(minutes[name] for name in shared)))
+    cells = pd.concat(rows, ignore_index=True)[COLUMNS]
     difference = cells.apply("{0.difference:+.1f} [{0.ci_low:+.1f}, {0.ci_high:+.1f}]".format, axis=1)
     shown = cells.drop(columns=["task", "ci_low", "ci_high"]).assign(difference=difference)
     return Table(cells, shown.rename(columns={"title": "task", "end_to_end": "end to end"}), note=NOTE)

@@ -70,16 +70,18 @@ def test_an_experiment_does_nothing_unless_it_is_told_to(path, load, monkeypatch
 def test_papers_are_compared_task_by_task_unless_they_are_about_other_videos(load, tmp_path):
     arithmetic = load(ROOT / "experiments" / "arithmetic.py")
     committed = arithmetic.COMMITTED
-    with pytest.raises(LusbioError, match=r"has no run.json, differences.csv, verdict.csv; `make paper`"):
+    with pytest.raises(LusbioError, match=r"has no run.json, timing.json, differences.csv, verdict.csv; `make paper`"):
         arithmetic.compare([committed, tmp_path])
-    for name in ("run.json", "differences.csv", "verdict.csv"):
+    for name in arithmetic.FILES:
         shutil.copy(committed / name, tmp_path / name)
     run = json.loads((tmp_path / "run.json").read_text())
     (tmp_path / "run.json").write_text(json.dumps(run | {"precision": ["32-true"]}))
+    (tmp_path / "timing.json").write_text(json.dumps({"notebooks": {"01_cohort": 1.5, "elsewhere": 9}}))
     table = arithmetic.compare([committed, tmp_path])
     (n_tasks,) = table.cells.groupby("made").size().unique()
     assert n_tasks == len(pd.read_csv(committed / "verdict.csv")) and "(32-true)" in table.cells["made"].iloc[-1]
-    numbers = table.cells.drop(columns="made")
+    assert table.cells["minutes"].iloc[-1] == 1.5
+    numbers = table.cells.drop(columns=["made", "minutes"])
     assert numbers.head(n_tasks).equals(numbers.tail(n_tasks).reset_index(drop=True))
     (tmp_path / "run.json").write_text(json.dumps(run | {"data": "other"}))
     with pytest.raises(LusbioError, match=f"data other, expected {run['data']} as in"):
