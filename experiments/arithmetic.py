@@ -2,8 +2,8 @@
 
 The committed paper comes first; each of the others is the folder of tables of one that was made apart from it, e.g.
 
-    LUSBIO_PRECISION=32-true LUSBIO_BUILD=/tmp/build LUSBIO_FIGURES=/tmp/figures make paper
-    .venv/bin/python experiments/arithmetic.py --run /tmp/figures/laptop/synthetic
+    LUSBIO_PRECISION=32-true LUSBIO_BUILD=../build32 LUSBIO_FIGURES=../figures32 make paper
+    .venv/bin/python experiments/arithmetic.py --run ../figures32/laptop/synthetic
 """
 
 import argparse

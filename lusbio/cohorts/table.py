@@ -54,6 +54,11 @@ class Cohort:
     truth: pd.DataFrame | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def present(self) -> list[str]:
+        """Of a public cohort the note that says how many of its videos are at hand."""
+        return [note for note in self.notes if note.endswith("videos present")]
+
     def video_paths(self) -> list[Path]:
         """The files of all videos, in the table's order."""
         return [self.folder / path for path in self.table["path"]]

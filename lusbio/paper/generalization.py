@@ -164,8 +164,7 @@ def _describe_tested(result: OtherCohortResult) -> str:
         f"Tested on **real** patients, cohort `{other.name}`: {len(tested)} videos with a severity "
         f"({linear} linear, of the paper's {PAPER_VIDEOS}), {groups} groups, {CLIPS} clips per video"
     )
-    present = [note for note in other.notes if note.endswith("videos present")]
-    return " · ".join([tested_on, *present, f"trained on: {describe_origin(result.home, result.runs)}"])
+    return " · ".join([tested_on, *other.present, f"trained on: {describe_origin(result.home, result.runs)}"])
 
 
 def describe_generalization(cells: pd.DataFrame) -> list[str]:

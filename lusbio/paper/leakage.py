@@ -359,8 +359,7 @@ def describe_videos(videos: LadderVideos, study: Study, runs: Sequence[Run] = ()
         f"**Real** patients, cohort `{study.cohort.name}`: {len(units)} {PROBE} videos of {units['group'].nunique()} "
         f"conservative groups ({classes}) and {units['source'].nunique()} sources"
     )
-    present = [note for note in study.cohort.notes if note.endswith("videos present")]
-    return " · ".join([used, *present, *describe_making(study, runs)])
+    return " · ".join([used, *study.cohort.present, *describe_making(study, runs)])
 
 
 def describe_ladder(ladder: pd.DataFrame, falls: pd.DataFrame) -> list[str]:

@@ -49,7 +49,7 @@ from lusbio.videos import DecodedVideo
 from lusbio.vocabulary import DISEASE, SEVERITY, TASKS, Kind, title_of
 
 WORDS = read_words("pretraining.toml")
-"""Sizes by profile, the seed's claims, and what verdicts mean."""
+"""Sizes by profile, SPCXR's claims, and what verdicts mean."""
 
 STARTS = (Kind.UNTRAINED, Kind.MASKED)
 """What a training for a task starts from: the network as it was made, and as it was after the pretraining."""
@@ -464,7 +464,7 @@ def judge_claims(
     tuned: Tuned,
     study: Study,
 ) -> Table:
-    """The seed's claims on the first task, by AUC, and on pixels, by Dice; Holm over those that are asked.
+    """SPCXR's claims on the first task, by AUC, and on pixels, by Dice; Holm over those that are asked.
 
     Whether a difference moves when the budget doubles is asked of the task, with the videos as they are.
 

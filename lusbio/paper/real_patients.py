@@ -173,8 +173,7 @@ class RealPatientInputs:
         """The line above the tables: who was tested, by what, and how many of the videos are here."""
         own = [*self.own, *self.adapted.runs, *self.mixed.runs, *self.from_simulated, *self.signs_first]
         runs = own + [run for of_task in self.networks.values() for run in of_task]
-        present = [note for note in self.study.cohort.notes if note.endswith("videos present")]
-        return " · ".join([describe_origin(self.study, runs), *present])
+        return describe_origin(self.study, runs)
 
 
 SIGNS_RATE = 3e-4

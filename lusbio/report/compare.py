@@ -162,7 +162,7 @@ def describe_difference(row: NamedTuple) -> str:
     difference = format_value(row.difference, row.ci_low, row.ci_high, sign="+")
     return (
         f"{title_of(row.task)}: experts on biomarkers reach an AUC of {row.biomarkers:.1f}, the end-to-end network "
-        f"{row.end_to_end:.1f}; difference {difference}, Holm-corrected p {row.p_holm:.2f}."
+        f"{row.end_to_end:.1f}; difference {difference}, Holm-corrected p {format_value(row.p_holm, decimals=3)}."
     )
 
 

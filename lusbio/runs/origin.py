@@ -19,12 +19,16 @@ FITTING_WIDTH = 64
 def describe_origin(prepared: PreparedCohort, runs: Sequence[Run]) -> str:
     """The line that stands above every table and figure: what the numbers come from.
 
-    Simulated or real, cohort, videos and patients, profile, initial weights and device of the runs, commit.
+    Simulated or real, cohort, videos and patients, how many of the published videos that is, profile, initial weights
+    and device of the runs, commit.
     """
     table = prepared.table
     kind = "**Simulated** patients" if prepared.cohort.simulated else "**Real** patients"
-    size = f"{len(table)} videos, {table['patient_id'].nunique()} patients"
-    return " · ".join([f"{kind}, cohort `{prepared.cohort.name}` ({size})", *describe_making(prepared, runs)])
+    patients, groups = table["patient_id"].nunique(), table["group_id"].nunique()
+    units = f"{patients} patients" if groups == patients else f"{groups} groups that may be a person each"
+    size = f"{len(table)} videos, {units}"
+    known = f"{kind}, cohort `{prepared.cohort.name}` ({size})", *prepared.cohort.present
+    return " · ".join([*known, *describe_making(prepared, runs)])
 
 
 def describe_making(prepared: PreparedCohort, runs: Sequence[Run]) -> list[str]:

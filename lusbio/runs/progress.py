@@ -1,6 +1,7 @@
 """What a person reads while a network trains. Apart from ``training``, so that wording never retrains."""
 
 import functools
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,18 +44,19 @@ def time_clips(backbone: str, settings: TrainingSettings) -> tuple[float, float]
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 module.network(clips).sum().item()
 
-        learning = _time_best(learn)
+        learning = _time(learn)
         module.eval()
-        return learning / len(clips), _time_best(evaluate) / len(clips)
+        return learning / len(clips), _time(evaluate) / len(clips)
 
 
-def _time_best(step: Callable[[], None]) -> float:
+def _time(step: Callable[[], None]) -> float:
+    """Seconds that a step usually takes; the first ones, which prepare, are slower and do not decide."""
     seconds = []
-    for _ in range(4):
+    for _ in range(7):
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    return statistics.median(seconds)
 
 
 class EpochLog(Callback):

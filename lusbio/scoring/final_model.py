@@ -28,9 +28,9 @@ LIMITS = " ".join((PACKAGE / "words" / "limits.txt").read_text(encoding="utf-8")
 def train_final(study: Study, folder: Path, say: Say = print) -> dict:
     """Fit the biomarker network and the experts with nobody held out for testing, for use on others.
 
-    A fifth of the patients chooses the epoch, the fit and, per task, the expert; everybody else is trained on. What the
-    card says of quality is measured on that fifth: it is optimistic, and the tables of the paper, from patients that
-    nothing was chosen on, are what to quote.
+    A fifth of the patients chooses the fit and, per task, the expert, with a plateau schedule the epoch too; everybody
+    else is trained on. What the card says of quality is measured on that fifth: it is optimistic, and the tables of the
+    paper, from patients that nothing was chosen on, are what to quote.
 
     Real patients rarely have labels of all 38 biomarkers. Where some are missing, the network learns from simulated
     patients with the same probe too (``mixed_cohort``), and the experts see biomarkers that nobody had to label.
