@@ -407,9 +407,10 @@ def make_cost(
             say_patients(row.patients) if kinds.get(row.features, "none") != "none" else "—"
             for row in cells.itertuples()
         ],
+        share=cells["share"].map("{:.3g}".format),
         hours=(cells["minutes"] / 60).map("{:.1f}".format),
         AUC=said,
     )
     assumed = ", ".join(f"{what} {value:g}" for what, value in minutes.items())
-    note = f"Assumed minutes of a labeller per video: {assumed}."
+    note = f"Assumed minutes of a labeller per video: {assumed}; boxes are ticked, one per biomarker."
     return Table(cells, shown[["features", "patients", "share", "hours", "AUC"]], note, runs=runs_of(listed.values()))
