@@ -356,7 +356,8 @@ def main() -> None:
     real = open_study(options.profile, "covid_blues", options.jobs)
     simulated = open_study(options.profile, "synthetic_convex", options.jobs).train(BIOMARKER_TASK)
     table = climb(real, simulated)
-    print(real.publish("lever_ladder", Table(table, note=NOTE.format(gains=table["gain"].count()), runs=tuple(simulated))))
+    note = NOTE.format(gains=table["gain"].count())
+    print(real.publish("lever_ladder", Table(table, note=note, runs=tuple(simulated))))
 
 
 if __name__ == "__main__":
