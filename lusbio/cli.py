@@ -266,10 +266,14 @@ def _say_whole(paths: Iterable[Path]) -> None:
 
 def run_score(options: argparse.Namespace) -> None:
     """``lusbio score``: CSV on standard output."""
+    from lusbio.cohorts.table import list_some
     from lusbio.scoring.score import find_model, find_videos, score_in_blocks
+    from lusbio.videos import files_below
 
     videos, model = find_videos(options.videos), find_model(options.model)
     _say(f"{model.notice} Model: {model.network.folder.name}, trained on {model.network.spec.cohort}")
+    if others := [name for place in options.videos if place.is_dir() for name in files_below(place)[1]]:
+        _say(f"{len(others)} files are of no type that is read, and not scored: {list_some(others)}")
     _say_whole(videos.values())
     for number, scores in enumerate(score_in_blocks(videos, model)):
         scores.to_csv(sys.stdout, index=False, header=not number, float_format="%.4f", lineterminator="\n")

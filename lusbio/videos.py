@@ -80,11 +80,19 @@ def decoding_of(path: Path | str) -> str:
     return DECODING_DICOM if str(path).lower().endswith(".dcm") else DECODING
 
 
+def files_below(folder: Path) -> tuple[list[str], list[str]]:
+    """Files in a folder and its subfolders, relative to it and sorted, none that is hidden: videos, and all others."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    sides: tuple[list[str], list[str]] = ([], [])
+    for name in names:
+        if "/." not in f"/{name}":
+            sides[Path(name).suffix.lower() not in VIDEO_SUFFIXES].append(name)
+    return sides
+
+
 def videos_below(folder: Path) -> list[str]:
-    """Paths of the video files in a folder and its subfolders, relative to it and sorted; none that is hidden."""
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
-    names = sorted(path.relative_to(folder).as_posix() for path in files)
-    return [name for name in names if "/." not in f"/{name}"]
+    """The video files of ``files_below``."""
+    return files_below(folder)[0]
 
 
 def read_video_info(path: Path) -> VideoInfo:

@@ -61,7 +61,7 @@ def make_small_cohort(folder: Path, patients: int = 20, videos: int = 2, simulat
             findings = dict.fromkeys(BIOMARKER_NAMES, np.nan)
             findings[BIOMARKER_NAMES[0]] = float(severity < 2)
             findings[BIOMARKER_NAMES[5]] = float(patient % 3 == 1)
-            findings[BIOMARKER_NAMES[7]] = 1.0  # only one value: has to be masked
+            findings[BIOMARKER_NAMES[20]] = 1.0  # only one value: has to be masked
             rows.append(
                 {
                     "video_id": path.stem,

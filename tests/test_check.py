@@ -116,6 +116,9 @@ def test_equal_files_in_two_groups_are_a_leak(folder):
 def test_no_folder_and_no_table_are_one_problem_each(tmp_path):
     (problem,) = check_cohort(tmp_path / "nowhere")
     assert "no such file" in problem
+    (tmp_path / "table.csv").touch()
+    (problem,) = check_cohort(tmp_path / "table.csv")
+    assert problem == f"{tmp_path / 'table.csv'} is a file, expected the folder that holds cohort.csv and the videos"
     (tmp_path / "cohort.csv").write_bytes(b"\xff\xfe\x00 not text")
     (problem,) = check_cohort(tmp_path)
     assert "not a comma-separated table" in problem

@@ -98,6 +98,16 @@ def test_scoring_broken_videos_names_each_and_prints_no_row(tmp_path, capsys):
         assert len(lines) == 1 and (str(path) in lines[0] or str(tmp_path) in lines[0])
 
 
+def test_files_of_a_folder_that_are_not_scored_are_named(tmp_path, capsys):
+    encode_video(moving_bar(), tmp_path / "good.mp4", 25)
+    (tmp_path / "other.wmv").touch()
+    (tmp_path / ".hidden").touch()
+    assert main(["score", str(tmp_path), "--model", str(ROOT / "model")]) == 0
+    printed = capsys.readouterr()
+    assert "1 files are of no type that is read, and not scored: other.wmv" in printed.err
+    assert len(printed.out.splitlines()) == 2
+
+
 def test_an_unknown_cohort_is_refused_with_what_there_is(capsys):
     (line,) = errors_of(["train", "--cohort", "covid_blue", "--profile", "smoke"], capsys)
     assert "covid_blue" in line and "covid_blues" in line and "synthetic" in line

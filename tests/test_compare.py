@@ -119,6 +119,14 @@ def test_there_is_no_verdict_about_a_network_that_learnt_nothing():
     assert skilled.verdict != "chance" and "not above chance" not in skilled.sentence
 
 
+def test_there_is_no_verdict_from_a_handful_of_patients(monkeypatch):
+    rows = made_up_row("end_to_end", "E2E", 0, skill=1.0), made_up_row("biomarkers", "RF", 1, skill=4.0)
+    assert judge(*rows).verdict == "beats"
+    monkeypatch.setattr("lusbio.report.compare.FEWEST_PATIENTS", 21)
+    verdict = judge(*rows)
+    assert verdict.verdict == "few" and "fewer than 21 patients were tested" in verdict.sentence
+
+
 def test_what_signs_add_is_a_paired_difference_to_the_chosen_experts():
     experts = [made_up_row("biomarkers", "DT", 1, skill=0.5), made_up_row("biomarkers", "RF", 2, 0.5, 0.9)]
     signs = made_up_row("measured_signs", "validated best", 3, skill=2.0)

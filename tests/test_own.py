@@ -100,6 +100,37 @@ def test_a_value_that_a_function_closes_over_changes_the_name(study):
     assert names[0] == names[1] != names[2]
 
 
+WEIGHT = torch.tensor([1.0, 2.0, 3.0, 4.0])
+
+
+def weigh(logits, targets):
+    return nn.functional.cross_entropy(logits, targets, weight=WEIGHT)
+
+
+def weighted_loss(logits, targets):
+    return weigh(logits, targets) + WEIGHT.sum()
+
+
+def test_values_and_functions_that_a_function_names_change_its_name(monkeypatch):
+    before = Own(loss=weighted_loss).name
+    assert Own(loss=weighted_loss).name == before
+    with monkeypatch.context() as patch:
+        patch.setitem(globals(), "WEIGHT", torch.tensor([9.0, 1.0, 1.0, 1.0]))
+        assert Own(loss=weighted_loss).name != before
+    monkeypatch.setitem(globals(), "weigh", softened_loss)
+    assert Own(loss=weighted_loss).name != before
+
+
+def endless_loss(logits, targets):
+    return logits.sum() * float("nan")
+
+
+def test_a_loss_that_is_no_number_ends_the_training_and_nothing_is_finished(study):
+    for _ in range(2):
+        with pytest.raises(LusbioError, match="epoch 1: the loss is nan, expected a finite number"):
+            train(study, loss=endless_loss)
+
+
 def test_a_part_without_a_source_is_refused(study):
     for part in (max, partial(softened_loss), eval("lambda logits, targets: logits.sum()")):
         with pytest.raises(LusbioError, match="loss: its source cannot be read, write it as a function or class"):

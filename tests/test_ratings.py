@@ -333,6 +333,8 @@ def test_ratings_that_are_missing_are_named_and_how_to_go_on(folder):
         merge_ratings(table, some, "r1", "r2")
     with pytest.raises(LusbioError, match="no ratings by 'r3'; there are ratings by r1, r2"):
         merge_ratings(table, ratings, "r3")
+    with pytest.raises(LusbioError, match="trainee and specialist are both 'r1', expected two raters"):
+        merge_ratings(table, ratings, "r1", "r1")
 
 
 def test_a_video_that_is_not_usable_has_no_labels_and_is_listed(folder):

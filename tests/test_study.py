@@ -5,9 +5,10 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
-from helpers import TINY, made_up_run, silent, small_study
+from helpers import TINY, made_up_run, make_small_cohort, silent, small_study
 
-from lusbio.errors import LusbioError, NothingToDo
+from lusbio.cohorts.table import write_table
+from lusbio.errors import CohortError, LusbioError, NothingToDo
 from lusbio.experts.table1 import decide_both_ways
 from lusbio.files import Table, build_folder
 from lusbio.runs import study as door
@@ -161,6 +162,22 @@ def test_another_cohort_is_opened_at_the_same_size_or_the_notebook_ends(study, t
         smoke.open_other("pocovid", "table3")
     assert "lusbio download" in str(caught.value) or "LUSBIO_DATA" in str(caught.value)
     assert written(smoke) == []
+
+
+def test_two_folders_of_one_name_do_not_share_their_results(tmp_path, monkeypatch):
+    monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "build"))
+    folders = [tmp_path / place / "hospital" for place in ("one", "two")]
+    for folder in folders:
+        cohort = make_small_cohort(folder)
+        write_table(cohort.table, folder / "cohort.csv")
+    for _ in range(2):
+        open_study("smoke", str(folders[0]))
+    with pytest.raises(
+        CohortError, match=f"results named 'hospital' are those of {folders[0]}; give one of the folders"
+    ):
+        open_study("smoke", str(folders[1]))
+    folders[0].rename(tmp_path / "moved")
+    open_study("smoke", str(folders[1]))
 
 
 def test_a_study_is_opened_by_names(monkeypatch, study):

@@ -14,6 +14,7 @@ from lusbio.cohorts.table import (
     write_table,
 )
 from lusbio.errors import CohortError
+from lusbio.files import write_csv
 from lusbio.simulation.population import simulate_recordings
 from lusbio.simulation.raters import trainee_table, truth_table
 from lusbio.vocabulary import BIOMARKER_NAMES, TASKS
@@ -68,6 +69,40 @@ def test_a_wrong_cell_is_named_with_what_was_expected(column, cells, found, expe
     video = cells[1] or np.nan if column == "video_id" else "b"
     line = f"row 3, video {video!r}: column {column!r} is {found}, expected {expected}"
     assert problems_of(**{column: cells}) == [line]
+
+
+def test_two_options_of_a_group_where_one_can_be_are_named():
+    ticked = {"b_lines_none": [1, 0], "b_lines_few": [1, 1], "a_lines_bold": [1, 0], "a_lines_wide": [1, 0]}
+    (line,) = problems_of(**ticked)
+    assert (
+        line
+        == "row 2, video 'a': columns 'b_lines_none' and 'b_lines_few' are 1, expected one option of 'B-lines' at most"
+    )
+
+
+def test_a_patient_has_one_value_of_what_belongs_to_the_patient(tmp_path):
+    table = pd.DataFrame({"video_id": ["a", "b"], "patient_id": ["p", "p"], "path": ["a.mp4", "b.mp4"]})
+    for columns, right in (({"exam": [1, 2]}, True), ({"exam": [1, 1]}, False), ({}, False)):
+        write_csv(table.assign(disease=["healthy", "COVID pneumonia"], **columns), tmp_path / "cohort.csv")
+        if right:
+            read_table(tmp_path / "cohort.csv")
+            continue
+        with pytest.raises(
+            CohortError, match="patient_id 'p': column 'disease' is 'healthy', 'COVID pneumonia', expected one"
+        ):
+            read_table(tmp_path / "cohort.csv")
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_a_table_of_a_spreadsheet_in_another_language_says_how_to_save_it(tmp_path, mark):
+    (tmp_path / "cohort.csv").write_text(mark.join(["video_id", "patient_id", "path"]) + "\n")
+    with pytest.raises(CohortError, match="separated by semicolons or tabs; save it as CSV with commas, in UTF-8"):
+        read_table(tmp_path / "cohort.csv")
+
+
+def test_empty_rows_below_the_last_one_are_none(tmp_path):
+    (tmp_path / "cohort.csv").write_text("video_id,patient_id,path\na,1,a.mp4\n,,\n,,\n")
+    assert read_table(tmp_path / "cohort.csv")["video_id"].tolist() == ["a"]
 
 
 def test_all_wrong_cells_come_at_once_beside_what_is_wrong_with_columns():

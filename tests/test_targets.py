@@ -28,10 +28,10 @@ def test_classes_become_their_position_and_unknown_becomes_minus_one(table):
 
 
 def test_a_biomarker_with_one_value_in_training_is_masked_everywhere(table, splits):
-    table.loc[splits != "train", BIOMARKER_NAMES[7]] = 0.0  # two values in the cohort, one in training
+    table.loc[splits != "train", BIOMARKER_NAMES[20]] = 0.0  # two values in the cohort, one in training
     rows, targets, masked = select_rows(table, splits, BIOMARKER_TASK)
     assert (~np.isnan(targets).all(0)).sum() == 2
-    assert BIOMARKER_NAMES[7] in masked and BIOMARKER_NAMES[0] not in masked and len(masked) == 36
+    assert BIOMARKER_NAMES[20] in masked and BIOMARKER_NAMES[0] not in masked and len(masked) == 36
     assert len(rows["train"]) == (splits == "train").sum()
 
 

@@ -10,7 +10,16 @@ import pandas as pd
 from lusbio.cohorts.covid_blues import load_covid_blues
 from lusbio.cohorts.pocovid import load_pocovid
 from lusbio.cohorts.synthetic import read_synthetic, simulate_cohort, simulate_exams
-from lusbio.cohorts.table import Cohort, is_inside, list_some, read_cells, read_table, table_problems, tidy_table
+from lusbio.cohorts.table import (
+    Cohort,
+    is_inside,
+    list_some,
+    patient_problems,
+    read_cells,
+    read_table,
+    table_problems,
+    tidy_table,
+)
 from lusbio.dicom import names_no_region
 from lusbio.errors import CohortError, LusbioError, VideoError, refuse
 from lusbio.files import ROOT, build_folder, data_folder, file_sha256
@@ -149,6 +158,8 @@ def check_cohort(name_or_folder: str | Path) -> list[str]:
             return str(error).splitlines()
         return video_problems(cohort.table, cohort.folder)
     folder = ROOT / Path(name).expanduser()
+    if folder.is_file():
+        return [f"{folder} is a file, expected the folder that holds {TABLE_FILE} and the videos"]
     try:
         table = tidy_table(read_cells(folder / TABLE_FILE))
     except CohortError as error:
@@ -156,7 +167,8 @@ def check_cohort(name_or_folder: str | Path) -> list[str]:
     # A wrong table does not hide the wrong videos.
     rows = table.reindex(columns=["video_id", "path", "group_id"])
     rows = rows[rows["path"].map(is_inside).astype(bool)]
-    return table_problems(table) + path_problems(rows, folder) + video_problems(rows, folder)
+    problems = table_problems(table) or patient_problems(table)
+    return problems + path_problems(rows, folder) + video_problems(rows, folder)
 
 
 def video_problems(table: pd.DataFrame, folder: Path) -> list[str]:

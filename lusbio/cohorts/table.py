@@ -5,6 +5,7 @@ A cohort is a table with one row per video and the folder that the table's paths
 
 import difflib
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import pandas as pd
 
 from lusbio.errors import CohortError, refuse
 from lusbio.files import write_csv
-from lusbio.vocabulary import BIOMARKER_NAMES, PROBES, TASKS, sf_class
+from lusbio.vocabulary import BIOMARKER_FLAGS, BIOMARKER_GROUPS, BIOMARKER_NAMES, PROBES, TASKS, group_names, sf_class
 
 REQUIRED_COLUMNS = ("video_id", "patient_id", "path")
 TEXT_COLUMNS = ("video_id", "patient_id", "group_id", "path", "probe", "zone")
@@ -143,11 +144,33 @@ def _value_problems(table: pd.DataFrame) -> list[str]:
         exams = pd.to_numeric(table[EXAM], errors="coerce")
         rules.append((EXAM, (exams >= 1) & (exams % 1 == 0), "a whole number from 1 on"))
     rows = pd.Series([f"row {number}, video {video!r}" for number, video in enumerate(table["video_id"], start=2)])
-    problems = []
+    problems = _double_ticks(table, rows)
     for name in REQUIRED_COLUMNS:
         problems += cell_problems(rows, table[name], table[name].notna(), "a value")
     for name, right, expected in rules:
         problems += cell_problems(rows, table[name], right | table[name].isna(), expected)
+    return problems
+
+
+def _double_ticks(table: pd.DataFrame, rows: pd.Series) -> list[str]:
+    """Videos with two options of a group of which only one can be."""
+    problems = []
+    for group in BIOMARKER_GROUPS:
+        present = table[[name for name in group_names(group) if name not in BIOMARKER_FLAGS]] == 1
+        for row in present.index[present.sum(axis=1) > 1]:
+            ticked = " and ".join(map(repr, present.columns[present.loc[row]]))
+            problems.append(f"{rows[row]}: columns {ticked} are 1, expected one option of {group!r} at most")
+    return problems
+
+
+def patient_problems(table: pd.DataFrame) -> list[str]:
+    """Patients who have several values of what they can have only one of, by exam; of a tidied table."""
+    problems = []
+    for task in (task.name for task in TASKS.values() if task.level == "patient"):
+        for (patient, _), values in table.groupby(["patient_id", exams_of(table)])[task]:
+            if len(found := values.dropna().unique()) > 1:
+                listed = ", ".join(map(repr, found))
+                problems.append(f"patient_id {patient!r}: column {task!r} is {listed}, expected one value per exam")
     return problems
 
 
@@ -205,7 +228,12 @@ def read_cells(path: Path, advice: str = "a cohort folder holds a cohort.csv and
     if not path.is_file():
         raise CohortError(path, [f"no such file; {advice}"])
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, na_values="", encoding="utf-8-sig", index_col=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values="", encoding="utf-8-sig", index_col=False)
+        if len(table.columns) == 1 and re.search("[;\t]", table.columns[0]):
+            raise CohortError(
+                path, ["columns are separated by semicolons or tabs; save it as CSV with commas, in UTF-8"]
+            )
+        return table.dropna(how="all")  # what a spreadsheet leaves below its last row
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise CohortError(path, [f"not a comma-separated table in UTF-8 ({error})"]) from error
 
@@ -216,7 +244,9 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         CohortError: If the file is missing, is not a table, or holds a wrong value.
     """
-    return check_table(read_cells(path), path)
+    table = check_table(read_cells(path), path)
+    refuse(path, patient_problems(table))
+    return table
 
 
 def list_some(names: Sequence[str], most: int = 5) -> str:

@@ -33,8 +33,10 @@ def merge_ratings(
         A new table, and a line for every label that differs and for every video that is not usable.
 
     Raises:
-        LusbioError: If a video is not rated yet; names it and how to go on.
+        LusbioError: If a video is not rated yet, naming it and how to go on; or if both raters are the same.
     """
+    if trainee == specialist:
+        raise LusbioError(f"trainee and specialist are both {trainee!r}, expected two raters")
     columns = {group: group_names(group) for group in BIOMARKER_GROUPS} | {SEVERITY: (SEVERITY,)}
     raters = [(trainee, columns)] + ([(specialist, {SPECIALIST: (SEVERITY,)})] if specialist else [])
     merged, notes = table.astype(dict.fromkeys((SEVERITY, SPECIALIST), object)), []

@@ -26,6 +26,9 @@ runs that the paper reports for its three end-to-end networks is 2.4 on average.
 SIGNIFICANT = 0.05
 """Holm-corrected p-value below which a difference counts."""
 
+FEWEST_PATIENTS = 12
+"""Below that nothing is said of a difference. (Engineering choice.)"""
+
 DECIDED = ("beats", "matches", "worse", "undecided")
 """The verdicts that are given where one can be given."""
 
@@ -125,7 +128,8 @@ def give_verdicts(comparison: Table, budgets: pd.DataFrame, rows: Sequence[Row],
     """The sentence of the paper, "biomarker experts match or beat end-to-end", task by task, whichever way it goes.
 
     There is none where labels of a biomarker give a class of the task away, so that the biomarker network was
-    trained on the task, nor where the end-to-end network is not above chance on its own validation patients.
+    trained on the task, nor where few patients were tested, nor where the end-to-end network is not above chance on its
+    own validation patients.
 
     Args:
         comparison: From ``compare_routes``, of ``rows``.
@@ -142,10 +146,11 @@ def give_verdicts(comparison: Table, budgets: pd.DataFrame, rows: Sequence[Row],
     masked = [set(run.info["masked"]) for row in rows for run in row.runs if run.spec.task == BIOMARKER_TASK]
     learnt = sorted(set(BIOMARKER_NAMES) - set.intersection(*masked))
     lines = []
+    tested = {row.task: len({group for held_out in row.held_out for group in held_out.groups}) for row in networks}
     for row, budget in zip(comparison.cells.itertuples(), budgets.itertuples(), strict=True):
-        leaks = find_determined_classes(study.table, learnt, row.task)
-        verdict = "leak" if len(leaks) else "chance" if row.task in by_chance else _verdict(row)
-        words = VERDICTS[verdict].format(margin=MARGIN, significant=SIGNIFICANT)
+        leaks, few = find_determined_classes(study.table, learnt, row.task), tested[row.task] < FEWEST_PATIENTS
+        verdict = "leak" if len(leaks) else "few" if few else "chance" if row.task in by_chance else _verdict(row)
+        words = VERDICTS[verdict].format(margin=MARGIN, significant=SIGNIFICANT, fewest=FEWEST_PATIENTS)
         beyond = norm.ppf(0.5 + COVERAGE / 2)  # half the width of an interval in standard errors
         error = max(row.ci_high - row.ci_low, 1e-6) / (2 * beyond)
         power = 100 * norm.cdf(MARGIN / error - beyond)

@@ -1,6 +1,7 @@
 """What a person reads while a network trains. Apart from ``training``, so that wording never retrains."""
 
 import functools
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from lusbio.errors import LusbioError
 from lusbio.files import write_csv
 from lusbio.network import training
 from lusbio.profiles import TrainingSettings
@@ -93,6 +95,8 @@ class EpochLog(Callback):
         metrics = {name: float(trainer.callback_metrics[name]) for name in ("val_loss", "val_accuracy")}
         epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs
         loss = float(torch.stack(pl_module.train_losses).mean())
+        if not math.isfinite(loss):
+            raise LusbioError(f"epoch {epoch}: the loss is {loss}, expected a finite number; the run is not finished")
         pl_module.train_losses.clear()
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self.rows.append({"epoch": epoch, "train_loss": loss, **metrics, "learning_rate": rate})

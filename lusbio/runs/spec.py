@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from inspect import ismodule
 from math import ceil
 from pathlib import Path
 
@@ -69,9 +70,10 @@ class Own:
     def name(self) -> str:
         """Which parts, and a hash of their source, e.g. ``"loss-3f2a91c4"``; empty when there is none.
 
-        The source is that of the function or class itself and the plain values it closes over; what it calls is not
-        looked at. Of a part that stands in the package it is that of its file and of those that the file names in
-        ``DECIDING``. It travels to worker processes, which do not have the source of what stands in a notebook.
+        The source is that of the function or class itself, with the values and functions that a function names; what
+        those name in turn is not looked at. Of a part that stands in the package it is that of its file and of those
+        that the file names in ``DECIDING``. It travels to worker processes, which do not have the source of what stands
+        in a notebook.
         """
         return "+".join(f"{name}-{_source_hash(name, part)}" for name, part in vars(self).items() if part is not None)
 
@@ -81,10 +83,22 @@ def _source_hash(name: str, part: Callable) -> str:
         source = ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(part))))
     except (OSError, TypeError, SyntaxError) as error:
         raise LusbioError(f"{name}: its source cannot be read, write it as a function or class in a cell") from error
-    closed = inspect.getclosurevars(part).nonlocals if inspect.isfunction(part) else {}
+    seen = inspect.getclosurevars(part) if inspect.isfunction(part) else inspect.ClosureVars({}, {}, {}, set())
+    closed = {key: repr(value) for key, value in seen.nonlocals.items()}
     if (file := Path(inspect.getfile(part))).is_relative_to(PACKAGE):
         source = code_fingerprint(str(file.relative_to(PACKAGE)), *getattr(inspect.getmodule(part), "DECIDING", ()))
-    return text_sha256(source, {key: repr(value) for key, value in closed.items()})[:8]
+    else:
+        closed |= {key: _describe_named(value, part) for key, value in seen.globals.items() if not ismodule(value)}
+    return text_sha256(source, closed)[:8]
+
+
+def _describe_named(value: object, part: Callable) -> str:
+    """What a part of one's own names: the source of what stands beside it, the name of what is imported, a value."""
+    if not callable(value) or not hasattr(value, "__qualname__"):
+        return repr(value)
+    if value.__module__ != part.__module__:
+        return f"{value.__module__}.{value.__qualname__}"
+    return ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(value))))
 
 
 @dataclass(frozen=True)
@@ -370,7 +384,8 @@ def find_runs(specs: Sequence[RunSpec]) -> list[Run]:
     """Read the runs of several specs, in order; a ``LusbioError`` names those that are not finished."""
     missing = [spec.run_id for spec in specs if not is_finished(runs_folder(spec.run_id))]
     if missing:
-        raise LusbioError(f"not trained yet: {', '.join(missing)}. `make paper` trains them in notebook 02")
+        command = f"make paper PROFILE={specs[0].profile} COHORT={specs[0].cohort}"
+        raise LusbioError(f"not trained yet: {', '.join(missing)}. `{command}` trains them in notebook 02")
     return [load_run(runs_folder(spec.run_id)) for spec in specs]
 
 

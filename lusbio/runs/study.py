@@ -10,7 +10,8 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
-from lusbio.cohorts.load import load_cohort
+from lusbio.cohorts.load import PUBLISHED_NAMES, TABLE_FILE, load_cohort
+from lusbio.cohorts.table import Cohort
 from lusbio.errors import CohortError, NothingToDo
 from lusbio.files import Table, build_folder, figures_folder, to_markdown, write_csv, write_figure, write_text
 from lusbio.network import USUAL_BACKBONE
@@ -179,10 +180,24 @@ def open_study(profile: str, cohort: str, jobs: int = 1, *, protocol: str | None
         protocol: How patients are used, see ``cohorts.splits``; None chooses by the cohort's size.
 
     Raises:
-        CohortError: If the cohort is not there, or not usable; says what is wrong and how to get it.
+        CohortError: If the cohort is not there, or not usable, or another folder has its name; says what is wrong and
+            how to get it.
     """
     settings = find_profile(profile)
-    return as_study(prepare_cohort(load_cohort(cohort, settings, jobs), settings, jobs, protocol), jobs)
+    loaded = load_cohort(cohort, settings, jobs)
+    if loaded.name not in PUBLISHED_NAMES:
+        _take_name(loaded, build_folder(settings.name, loaded.name, "folder.txt"))
+    return as_study(prepare_cohort(loaded, settings, jobs, protocol), jobs)
+
+
+def _take_name(cohort: Cohort, path: Path) -> None:
+    """Results go by the name of a cohort's folder: keep another folder of that name from overwriting them."""
+    own, known = str(cohort.folder.resolve()), path.read_text(encoding="utf-8") if path.is_file() else ""
+    if known != own and (Path(known) / TABLE_FILE).is_file() and known:
+        raise CohortError(
+            own, [f"results named {cohort.name!r} are those of {known}; give one of the folders another name"]
+        )
+    write_text(own, path)
 
 
 def as_study(prepared: PreparedCohort, jobs: int = 1) -> Study:
