@@ -299,7 +299,7 @@ def _count_code(path: Path) -> int:
 
 def test_the_package_stays_thin():
     """The number goes up with a capability of its own alone, and down whenever something becomes unnecessary."""
-    assert sum(map(_count_code, MODULES)) <= 10960
+    assert sum(map(_count_code, MODULES)) <= 10980
 
 
 def test_the_hour_is_an_hour():
