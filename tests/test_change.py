@@ -154,14 +154,16 @@ def test_exams_of_a_patient_stand_on_one_side_and_everybody_is_tested_once(tmp_p
 
 
 @pytest.mark.parametrize("columns", [{}, {"exam": [1, 2] * 20}])
-def test_where_nothing_changes_there_is_nothing_to_compare(tmp_path, columns):
+def test_where_nothing_changes_there_is_nothing_to_compare(tmp_path, monkeypatch, columns):
+    monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "build"))
     cohort = make_small_cohort(tmp_path / "mine")
     write_csv(cohort.table.assign(**columns), tmp_path / "mine" / "cohort.csv")
     with pytest.raises(NothingToDo, match=r"Nothing to compare in cohort .*: \d+ pairs of exams, and neither sf_value"):
         change.open_changes("smoke", str(tmp_path / "mine"))
 
 
-def test_a_folder_with_exams_and_sf_can_be_compared(tmp_path):
+def test_a_folder_with_exams_and_sf_can_be_compared(tmp_path, monkeypatch):
+    monkeypatch.setenv("LUSBIO_BUILD", str(tmp_path / "build"))
     cohort = make_small_cohort(tmp_path / "mine", simulated=False)
     values = np.tile([400.0, 300.0, 300.0, 400.0], 10)
     write_csv(cohort.table.assign(exam=[1, 2] * 20, sf_value=values), tmp_path / "mine" / "cohort.csv")
