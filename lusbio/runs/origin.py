@@ -25,7 +25,7 @@ def describe_origin(prepared: PreparedCohort, runs: Sequence[Run]) -> str:
     table = prepared.table
     kind = "**Simulated** patients" if prepared.cohort.simulated else "**Real** patients"
     patients, groups = table["patient_id"].nunique(), table["group_id"].nunique()
-    units = f"{patients} patients" if groups == patients else f"{groups} groups that may be a person each"
+    units = f"{patients} patients" if groups == patients else f"{groups} groups that may show one person each"
     size = f"{len(table)} videos, {units}"
     known = f"{kind}, cohort `{prepared.cohort.name}` ({size})", *prepared.cohort.present
     return " · ".join([*known, *describe_making(prepared, runs)])
