@@ -65,8 +65,12 @@ def compare_routes(rows: Sequence[Row], draws: int) -> Table:
     cells = found.reindex(columns=columns).assign(p_holm=lambda table: holm(table["p_value"]))
     p_values = cells[["p_value", "p_holm"]].map(lambda p: format_value(p, decimals=3))
     shown = cells.assign(**p_values).rename(columns={"ci_low": "difference_low", "ci_high": "difference_high"})
-    tested = {group for row in rows for held_out in row.held_out for group in held_out.groups}
-    return Table(cells, show_intervals(shown), f"Tested on {len(tested)} patients.", runs=runs_of(rows))
+    return Table(cells, show_intervals(shown), f"Tested on {_count_patients(rows)} patients.", runs=runs_of(rows))
+
+
+def _count_patients(rows: Sequence[Row]) -> int:
+    """How many patients were tested, in any run of any row."""
+    return len({group for row in rows for held_out in row.held_out for group in held_out.groups})
 
 
 def compare_signs(rows: Sequence[Row], draws: int) -> Table:
@@ -146,7 +150,7 @@ def give_verdicts(comparison: Table, budgets: pd.DataFrame, rows: Sequence[Row],
     masked = [set(run.info["masked"]) for row in rows for run in row.runs if run.spec.task == BIOMARKER_TASK]
     learnt = sorted(set(BIOMARKER_NAMES) - set.intersection(*masked))
     lines = []
-    tested = {row.task: len({group for held_out in row.held_out for group in held_out.groups}) for row in networks}
+    tested = {row.task: _count_patients([row]) for row in networks}
     for row, budget in zip(comparison.cells.itertuples(), budgets.itertuples(), strict=True):
         leaks, few = find_determined_classes(study.table, learnt, row.task), tested[row.task] < FEWEST_PATIENTS
         verdict = "leak" if len(leaks) else "few" if few else "chance" if row.task in by_chance else _verdict(row)

@@ -193,7 +193,7 @@ def open_study(profile: str, cohort: str, jobs: int = 1, *, protocol: str | None
 def _take_name(cohort: Cohort, path: Path) -> None:
     """Results go by the name of a cohort's folder: keep another folder of that name from overwriting them."""
     own, known = str(cohort.folder.resolve()), path.read_text(encoding="utf-8") if path.is_file() else ""
-    if known != own and (Path(known) / TABLE_FILE).is_file() and known:
+    if known not in ("", own) and (Path(known) / TABLE_FILE).is_file():
         raise CohortError(
             own, [f"results named {cohort.name!r} are those of {known}; give one of the folders another name"]
         )
